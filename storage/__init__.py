@@ -1,1 +1,1 @@
-"""Bytes that outlive a run: the object store, its backends and the release registry. Imports nothing of ours."""
+"""Bytes that outlive a run: object store, backends and release registry. Imports nothing of ours."""
