@@ -1,0 +1,157 @@
+"""Measure a model on images it has never seen.
+
+In: a `.keras` or `.tflite` file and the prepared data. Out: an `Evaluation`, with `<name>_evaluation.json`,
+`<name>_predictions.npz` (probabilities float32 (N, 5), labels uint8 (N,), sources uint8 (N,), ids bytes (N,))
+and PNG pictures in one directory. Float and INT8 models pass through the same function.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+from prefect import task
+from prefect.logging import get_run_logger
+
+from storage.errors import InputError
+from tasks.evaluate.calibration import Reliability, reliability
+from tasks.evaluate.compare import Agreement, Paired, agreement, compare
+from tasks.evaluate.figures import (
+    ClassFigures,
+    CommonError,
+    EvaluateConfig,
+    Evaluation,
+    SourceFigures,
+    classification_report,
+    measure,
+)
+from tasks.evaluate.pictures import draw_confident_errors, draw_confusion, draw_reliability
+from tasks.evaluate.predict import predict
+from tasks.prepare import PreparedData
+from tasks.prepare.splits import Split, load_split
+
+__all__ = [
+    "Agreement",
+    "ClassFigures",
+    "CommonError",
+    "EvaluateConfig",
+    "Evaluation",
+    "Paired",
+    "SourceFigures",
+    "agreement",
+    "compare",
+    "evaluate",
+    "evaluate_model",
+    "load_predictions",
+    "predict",
+]
+
+
+def evaluate(
+    model_path: Path,
+    data: PreparedData,
+    out_dir: Path,
+    name: str,
+    split: str = "test",
+    config: EvaluateConfig = EvaluateConfig(),  # noqa: B008 - frozen
+) -> Evaluation:
+    """Everything measured of the model at `model_path` on one split, written under `out_dir` as well.
+
+    Raises InputError for a split without images, ModelError for a model that can't be run on it.
+    """
+    started = time.monotonic()
+    images = load_split(data.directory, split)
+    if not len(images.labels):
+        raise InputError(
+            f"{data.directory}: the {split} split has no image; look at the counts in metadata.json"
+        )
+    probabilities = predict(model_path, images.images, config.batch_size)
+    figures = measure(probabilities, images.labels, images.sources, data.sources, config)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    table = reliability(probabilities, images.labels, config.calibration_bins)
+    evaluation = Evaluation(
+        **figures,
+        model=name,
+        model_path=model_path,
+        split=split,
+        label_set=data.label_set,
+        data_fingerprint=data.fingerprint,
+        ece=table.ece,
+        classification_report=classification_report(figures),
+        json_path=out_dir / f"{name}_evaluation.json",
+        predictions_path=_save_predictions(out_dir / f"{name}_predictions.npz", probabilities, images),
+        pictures=_draw(figures, table, probabilities, images, out_dir, name, config),
+        seconds=time.monotonic() - started,
+    )
+    _write(evaluation.json_path, evaluation.model_dump_json(indent=2).encode())
+    return evaluation
+
+
+def load_predictions(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities float32 (N, 5) and labels uint8 (N,) behind an evaluation."""
+    with np.load(evaluation.predictions_path) as file:
+        return file["probabilities"], file["labels"]
+
+
+def _draw(
+    figures: dict,
+    table: Reliability,
+    probabilities: np.ndarray,
+    split: Split,
+    out_dir: Path,
+    name: str,
+    config: EvaluateConfig,
+) -> dict[str, Path]:
+    pictures = {
+        "confusion_matrix": draw_confusion(
+            np.array(figures["confusion"]), _finding(figures), out_dir / f"{name}_confusion_matrix.png"
+        ),
+        "reliability": draw_reliability(table, out_dir / f"{name}_reliability.png"),
+        "confident_errors": draw_confident_errors(
+            split.images,
+            split.labels,
+            probabilities,
+            config.error_images,
+            out_dir / f"{name}_confident_errors.png",
+        ),
+    }
+    return {key: path for key, path in pictures.items() if path}
+
+
+def _finding(figures: dict) -> str:
+    low, high = figures["accuracy_ci"]
+    finding = f"{figures['accuracy']:.1%} right (95 % interval {low:.1%} to {high:.1%})"
+    if figures["common_errors"]:
+        worst = max(figures["common_errors"], key=lambda error: error.share)
+        finding += f"\n{worst.truth} is taken for {worst.predicted} in {worst.share:.0%} of cases"
+    return finding
+
+
+def _save_predictions(path: Path, probabilities: np.ndarray, split: Split) -> Path:
+    whole = path.with_suffix(".part.npz")
+    np.savez(whole, probabilities=probabilities, labels=split.labels, sources=split.sources, ids=split.ids)
+    return whole.replace(path)
+
+
+def _write(path: Path, content: bytes) -> None:
+    whole = path.with_suffix(".part")
+    whole.write_bytes(content)
+    whole.replace(path)
+
+
+@task(name="evaluate", task_run_name="evaluate-{name}")
+def evaluate_model(
+    model_path: Path,
+    data: PreparedData,
+    out_dir: Path,
+    name: str,
+    config: EvaluateConfig = EvaluateConfig(),  # noqa: B008
+) -> Evaluation:
+    """Measure one model on the test split and log its figures."""
+    evaluation = evaluate(model_path, data, out_dir, name, config=config)
+    low, high = evaluation.accuracy_ci
+    get_run_logger().info(
+        "%s: accuracy %.3f (%.3f to %.3f), macro recall %.3f, ECE %.3f on %d %s images\n%s",
+        name, evaluation.accuracy, low, high, evaluation.macro_recall, evaluation.ece, evaluation.images,
+        evaluation.split, evaluation.classification_report,
+    )  # fmt: skip
+    return evaluation

@@ -1,0 +1,228 @@
+"""What is measured of one model on one split: the config, the result, and the figures behind it.
+
+In: probabilities float32 (N, 5) and labels (N,). Out: an `Evaluation` of plain numbers; a figure
+that can't be computed (a class without a test image) is None, never NaN and never left out.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.classes import CLASSES
+from tasks.evaluate.intervals import bootstrap_intervals, share_interval
+
+Interval = tuple[float, float]
+
+
+class EvaluateConfig(BaseModel):
+    """How a model is measured on the test split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Evaluation")
+
+    bootstrap_rounds: int = Field(
+        2000, ge=200, le=100_000, description="Resamples behind each bootstrap interval (200 to 100,000)."
+    )
+    calibration_bins: int = Field(
+        15, ge=5, le=50, description="Confidence bins of the reliability picture and the ECE (5 to 50)."
+    )
+    error_images: int = Field(
+        24, ge=0, le=100, description="Most confident errors on the contact sheet (0 to 100 images)."
+    )
+    batch_size: int = Field(
+        256, ge=1, le=4096, description="Images per batch for the Keras model (1 to 4096)."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap: the same images give the same intervals.")
+
+
+class ClassFigures(BaseModel, frozen=True):
+    """One class against the rest. None where the class has no image in the split."""
+
+    precision: float | None
+    recall: float | None
+    recall_ci: Interval | None
+    f1: float | None
+    auc: float | None
+    support: int
+
+
+class SourceFigures(BaseModel, frozen=True):
+    """The images of one source. Accuracy and interval are None where it has none in the split."""
+
+    accuracy: float | None
+    images: int
+    ci: Interval | None
+
+
+class CommonError(BaseModel, frozen=True):
+    """`share` is the share of the true class that is taken for `predicted`."""
+
+    truth: str
+    predicted: str
+    count: int
+    share: float
+
+
+class Evaluation(BaseModel, frozen=True):
+    """Everything measured of one model on one split. Intervals are 95 %; `confusion` has truth in rows."""
+
+    model: str
+    model_path: Path
+    split: str
+    images: int
+    label_set: str
+    data_fingerprint: str
+    accuracy: float
+    accuracy_ci: Interval
+    macro_precision: float
+    macro_precision_ci: Interval
+    macro_recall: float
+    macro_recall_ci: Interval
+    macro_f1: float
+    macro_f1_ci: Interval
+    auc: float | None
+    ece: float
+    per_class: dict[str, ClassFigures]
+    per_source: dict[str, SourceFigures]
+    confusion: list[list[int]]
+    common_errors: list[CommonError]
+    classification_report: str
+    json_path: Path
+    predictions_path: Path
+    pictures: dict[str, Path]
+    seconds: float
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Counts int64 (5, 5): row = truth, column = prediction."""
+    size = len(CLASSES)
+    cells = labels.astype(np.int64) * size + predicted
+    return np.bincount(cells, minlength=size * size).reshape(size, size)
+
+
+def macro_figures(confusion: np.ndarray) -> np.ndarray:
+    """Macro precision, recall and F1 of one or many confusion matrices (…, 5, 5) → (…, 3).
+
+    The mean runs over the classes that have an image in the split; a class that is never predicted
+    counts with precision 0 (scikit-learn's `zero_division=0`).
+    """
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    support, predicted = confusion.sum(-1), confusion.sum(-2)
+    each = np.stack(
+        [_ratio(right, predicted), _ratio(right, support), _ratio(2 * right, support + predicted)], -1
+    )
+    present = (support > 0)[..., None]
+    return (each * present).sum(-2) / np.maximum(present.sum(-2), 1)
+
+
+def class_figures(
+    confusion: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
+) -> dict[str, ClassFigures]:
+    """Precision, recall with a Wilson interval, F1 and one-vs-rest AUC of each class."""
+    right, support, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    precision, recall = _ratio(right, predicted), _ratio(right, support)
+    f1 = _ratio(2 * right, support + predicted)
+    figures = {}
+    for index, name in enumerate(CLASSES):
+        there = support[index] > 0
+        figures[name] = ClassFigures(
+            precision=float(precision[index]) if there else None,
+            recall=float(recall[index]) if there else None,
+            recall_ci=share_interval(right[index], support[index]) if there else None,
+            f1=float(f1[index]) if there else None,
+            auc=_auc(labels == index, probabilities[:, index]),
+            support=int(support[index]),
+        )
+    return figures
+
+
+def source_figures(
+    right: np.ndarray, sources: np.ndarray, names: tuple[str, ...]
+) -> dict[str, SourceFigures]:
+    """Accuracy with a Wilson interval for the images of each source; `right` is bool (N,)."""
+    figures = {}
+    for index, name in enumerate(names):
+        of_source = right[sources == index]
+        figures[name] = SourceFigures(
+            accuracy=float(of_source.mean()) if len(of_source) else None,
+            images=len(of_source),
+            ci=share_interval(int(of_source.sum()), len(of_source)) if len(of_source) else None,
+        )
+    return figures
+
+
+def common_errors(confusion: np.ndarray, at_most: int = 8) -> list[CommonError]:
+    """The pairs (truth, predicted) with most images, largest first."""
+    wrong = confusion - np.diag(np.diag(confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:at_most]
+    pairs = [(int(cell) // len(CLASSES), int(cell) % len(CLASSES)) for cell in order if wrong.flat[cell]]
+    return [
+        CommonError(
+            truth=CLASSES[truth],
+            predicted=CLASSES[guess],
+            count=int(wrong[truth, guess]),
+            share=float(wrong[truth, guess] / confusion[truth].sum()),
+        )
+        for truth, guess in pairs
+    ]
+
+
+def measure(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    sources: np.ndarray,
+    names: tuple[str, ...],
+    config: EvaluateConfig,
+) -> dict:
+    """All figures of an `Evaluation` that follow from the predictions alone, by field name."""
+    predicted = probabilities.argmax(1)
+    confusion = confusion_matrix(labels, predicted)
+    right = predicted == labels
+    macro = macro_figures(confusion)
+    intervals = bootstrap_intervals(confusion, macro_figures, config.bootstrap_rounds, config.seed)
+    classes = class_figures(confusion, labels, probabilities)
+    areas = [figures.auc for figures in classes.values()]
+    figures = {
+        "images": len(labels),
+        "accuracy": float(right.mean()),
+        "accuracy_ci": share_interval(int(right.sum()), len(right)),
+        "auc": None if None in areas else float(np.mean(areas)),
+        "per_class": classes,
+        "per_source": source_figures(right, sources, names),
+        "confusion": confusion.tolist(),
+        "common_errors": common_errors(confusion),
+    }
+    for name, value, interval in zip(("precision", "recall", "f1"), macro, intervals, strict=True):
+        figures |= {f"macro_{name}": float(value), f"macro_{name}_ci": interval}
+    return figures
+
+
+def classification_report(evaluation: dict) -> str:
+    """The figures per class as a text table, for logs and terminals."""
+    lines = [f"{'':>12}  precision  recall      f1     auc  images"]
+    for name, one in evaluation["per_class"].items():
+        cells = "".join(
+            f"{'-' if value is None else format(value, '.3f'):>{width}}"
+            for value, width in ((one.precision, 11), (one.recall, 8), (one.f1, 8), (one.auc, 8))
+        )
+        lines.append(f"{name:>12}{cells}{one.support:>8}")
+    macro = "".join(
+        f"{evaluation[f'macro_{key}']:>{width}.3f}"
+        for key, width in (("precision", 11), ("recall", 8), ("f1", 8))
+    )
+    lines.append(f"{'macro':>12}{macro}{'':>8}{evaluation['images']:>8}")
+    return "\n".join(lines)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros(np.shape(part), float), where=whole > 0)
+
+
+def _auc(positive: np.ndarray, scores: np.ndarray) -> float | None:
+    """One class against the rest. Class by class, because INT8 rows don't sum to exactly 1, which
+    scikit-learn's multi-class form insists on."""
+    from sklearn.metrics import roc_auc_score
+
+    if positive.all() or not positive.any():
+        return None
+    return float(roc_auc_score(positive, scores))
