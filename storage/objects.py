@@ -1,0 +1,103 @@
+"""The narrow object store: what a run needs to know about storage is one URI.
+
+    store = open_store("s3://bucket/prefix")        # or a directory: "/data/store", "file:///data/store"
+    for info in store.list("datasets/custom"): ...
+    store.write("models/champion.json", b"{}")
+
+Keys are posix paths relative to the URI: any Unicode, spaces too, but no empty, `.` or `..` part, so that
+a key never leads outside the store. Every verb raises `StoreError` when the store doesn't answer or refuses,
+and `MissingObject`, which is a `FileNotFoundError`, when there is no object of that key.
+"""
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from storage.errors import InputError
+
+
+class ObjectInfo(NamedTuple):
+    """One object as the store lists it."""
+
+    key: str
+    size: int
+    """Bytes."""
+    version: str
+    """Opaque: differs whenever the content differs (an ETag, a file's times); equal content may have two."""
+
+
+class ObjectStore(Protocol):
+    """What every backend does; `tests/storage/test_contract.py` holds each of them to it."""
+
+    uri: str
+
+    def list(self, folder: str = "") -> list[ObjectInfo]:
+        """All objects below `folder`, at any depth, sorted by key; none where there is no such folder.
+
+        Keys are as the store has them, even ones that the other verbs would refuse.
+        """
+
+    def read(self, key: str) -> bytes:
+        """The whole object in memory: for small ones."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Create or replace the object, atomically: a reader sees the old content or the new one."""
+
+    def download(self, key: str, path: Path) -> ObjectInfo:
+        """Write the object to the file `path`, atomically, and say which version those bytes are.
+
+        All bytes are of one version; an object that changes while it is read is read once more, then refused.
+        """
+
+    def upload(self, path: Path, key: str) -> None:
+        """Create or replace the object with the content of a file of any size, atomically."""
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object of exactly this key (a folder is not an object)."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; nothing happens where there is none."""
+
+
+def open_store(uri: str | Path) -> ObjectStore:
+    """Open `s3://bucket/prefix`, `file:///directory` or a directory's path; nothing is connected or made yet.
+
+    Raises InputError for another scheme, a missing bucket name or credentials inside the URI.
+    """
+    scheme, separator, rest = str(uri).partition("://")
+    if not separator:
+        rest = str(uri)
+    if not rest:
+        raise InputError(f"store URI {str(uri)!r}: expected s3://bucket/prefix or a directory")
+    if not separator or scheme == "file":
+        from storage.local import LocalStore
+
+        return LocalStore(Path(rest).expanduser().absolute())
+    if scheme == "s3":
+        from storage.s3 import S3Store
+
+        return S3Store(*_bucket_and_prefix(rest))
+    raise InputError(f"store URI with scheme {scheme!r}: expected s3://bucket/prefix or a directory")
+
+
+def _bucket_and_prefix(rest: str) -> tuple[str, str]:
+    bucket, _, prefix = rest.partition("/")
+    if "@" in bucket or ":" in bucket:
+        raise InputError(
+            "store URI s3://…: expected s3://bucket/prefix, without credentials or endpoint; "
+            "give those as AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL or a profile"
+        )
+    if not bucket:
+        raise InputError(f"store URI 's3://{rest}': no bucket, expected s3://bucket/prefix")
+    prefix = prefix.strip("/")
+    return bucket, check_key(prefix) if prefix else ""
+
+
+def check_key(key: str) -> str:
+    """The key itself, or InputError where it is empty, absolute, climbs with `..`, or isn't plain Unicode."""
+    if any(part in ("", ".", "..") for part in key.split("/")):
+        raise InputError(
+            f"object key {key!r}: has an empty, '.' or '..' part; expected a relative path like a/b.jpg"
+        )
+    if "\0" in key or any("\ud800" <= character <= "\udfff" for character in key):
+        raise InputError(f"object key {key!r}: holds a NUL or bytes that aren't UTF-8; rename the object")
+    return key

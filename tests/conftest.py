@@ -1,0 +1,3 @@
+"""Session-wide fixtures live in plugins, one noun a module."""
+
+pytest_plugins = ["tests.s3_server"]
