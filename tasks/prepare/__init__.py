@@ -1,0 +1,33 @@
+"""Prepare: from ingested sources to a leak-free data set.
+
+In: `Ingested` (manifests, and files in the content-addressed cache). Out, in
+`<work_dir>/prepared/<fingerprint>/`: train_data.npz, val_data.npz, test_data.npz, metadata.json, pictures.
+
+Every image of every source stands on one canvas: uint8 (N, P, P, C), P = 48 and C = 1 by default.
+FER-2013 is 48 px and grey, and fatigue comes only from photos: a common resolution and colour keep the
+network from telling the source instead of the face. The network's own graph resizes and scales.
+
+Members of each NPZ: see `Split`. The steps: read (`fer2013`, `ferplus`, `photos` → `collection`), find
+what belongs together (`duplicates`, `persons`), settle labels (`labels`), assign whole groups (`splits`),
+fill up small training classes (`augment`), write (`archive`, `writing`), prove it (`audit`), show it
+(`pictures`).
+"""
+
+from pathlib import Path
+
+from prefect import task
+
+from tasks.ingest import Ingested
+from tasks.prepare.config import PrepareConfig, PreparedData
+from tasks.prepare.dataset import prepare
+from tasks.prepare.splits import Split, load_split
+
+__all__ = ["PrepareConfig", "PreparedData", "Split", "load_split", "prepare", "prepare_dataset"]
+
+
+@task
+def prepare_dataset(
+    store_uri: str, ingested: Ingested, config: PrepareConfig, work_dir: Path
+) -> PreparedData:
+    """Prepare the data set and lay it into the store under prepared/<fingerprint>/."""
+    return prepare(ingested, config, work_dir)

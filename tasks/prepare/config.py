@@ -1,0 +1,129 @@
+"""What prepare takes and what it hands on. No import heavier than pydantic: a form is drawn from this."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from storage.errors import InputError
+from tasks.classes import CLASSES
+
+CODE_VERSION = 1
+"""Part of every fingerprint. Raise it when the same input and config would now give other files."""
+
+SPLITS = ("train", "val", "test")
+
+LabelSet = Literal["fer2013", "ferplus", "ferplus_votes"]
+
+
+class PrepareConfig(BaseModel):
+    """Which labels, how images are split, and what counts as a duplicate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Data preparation")
+
+    label_set: LabelSet = Field(
+        "fer2013",
+        description="fer2013: the original labels. ferplus: the majority of ten annotators. "
+        "ferplus_votes: the same labels, and the annotators' votes as soft targets in training",
+    )
+    ferplus_min_share: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="A FER+ majority must hold more than this share of an image's votes (the paper's code: 0.5)",
+    )
+    split: Literal["stratified", "official"] = Field(
+        "stratified",
+        description="stratified: by class and source. official: FER-2013's own Usage, less leaked images",
+    )
+    train_share: float = Field(0.70, gt=0, lt=1, description="Share of images to train on, 0 to 1")
+    val_share: float = Field(0.15, gt=0, lt=1, description="Share of images to tune on, 0 to 1")
+    test_share: float = Field(0.15, gt=0, lt=1, description="Share of images held out, 0 to 1")
+    image_px: int = Field(48, ge=16, le=512, description="Side of the stored square images, pixels")
+    channels: Literal[1, 3] = Field(1, description="1: grey. 3: colour (FER-2013 has none to give)")
+    target_per_class: int = Field(
+        5000,
+        ge=0,
+        le=200_000,
+        description="Training images of each class after augmentation, 0 = no augmentation",
+    )
+    expected_classes: tuple[str, ...] = Field(
+        CLASSES, description="Classes that must have at least one image"
+    )
+    max_bad_share: float = Field(
+        0.01, ge=0, le=1, description="Share of a source's rows or photos that may be unreadable, 0 to 1"
+    )
+    blank_std: float = Field(
+        5.0, ge=0, le=128, description="Images whose grey levels deviate less than this are dropped as blank"
+    )
+    near_duplicate: float = Field(
+        0.95, ge=0.8, le=1, description="Images whose fingerprints correlate more than this are one image"
+    )
+    same_scene: float = Field(
+        0.80,
+        ge=0.5,
+        le=1,
+        description="Photos numbered in a row that correlate more than this are one person",
+    )
+    max_photo_mpx: float = Field(
+        50.0, gt=0, le=170, description="Photos of more megapixels are refused unread (decompression bombs)"
+    )
+    seed: int = Field(20130, ge=0, description="Seed of splits, augmentation and order")
+    threads: int = Field(0, ge=0, le=64, description="Threads that parse and decode, 0 = one per CPU")
+
+    @model_validator(mode="after")
+    def _check(self) -> "PrepareConfig":
+        total = self.train_share + self.val_share + self.test_share
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train_share + val_share + test_share must be 1, got {total:g}")
+        unknown = sorted(set(self.expected_classes) - set(CLASSES))
+        if unknown:
+            raise ValueError(f"expected_classes: {unknown} unknown, expected any of {list(CLASSES)}")
+        return self
+
+    def fingerprint(self, content: str) -> str:
+        """16 hex digits that name the data set which this config makes of that content."""
+        settings = self.model_dump(mode="json", exclude={"threads"})
+        text = json.dumps([CODE_VERSION, content, settings], sort_keys=True)
+        return sha256(text.encode()).hexdigest()[:16]
+
+
+class PreparedData(BaseModel):
+    """A finished data set on disk. `load_split(prepared.directory, "train")` reads it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    directory: Path
+    fingerprint: str
+    label_set: LabelSet
+    image_px: int
+    channels: int
+    sources: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    """train (augmented ones included), train_augmented, val, test → class → images."""
+    metadata_path: Path
+    reused: bool
+    pictures: dict[str, Path]
+
+    @classmethod
+    def read(cls, directory: Path, reused: bool) -> "PreparedData":
+        """The data set of a finished directory. InputError where its metadata can't be read."""
+        path = directory / "metadata.json"
+        try:
+            metadata = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"prepare: {path} can't be read ({error}); delete {directory} and run again"
+            ) from None
+        return cls(
+            directory=directory,
+            metadata_path=path,
+            reused=reused,
+            pictures={name: directory / file for name, file in metadata["pictures"].items()},
+            **{
+                key: metadata[key]
+                for key in ("fingerprint", "label_set", "image_px", "channels", "sources", "counts")
+            },
+        )

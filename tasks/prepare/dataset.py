@@ -1,0 +1,103 @@
+"""The stage itself: `prepare` runs the steps in order and puts the finished directory in its place."""
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from storage.errors import InputError
+from tasks.classes import CLASSES
+from tasks.ingest import Ingested
+from tasks.prepare.collection import Collection, collect
+from tasks.prepare.config import SPLITS, PrepareConfig, PreparedData
+from tasks.prepare.duplicates import join, number_copies
+from tasks.prepare.labels import UNLABELLED, resolve
+from tasks.prepare.metadata import describe
+from tasks.prepare.pixels import PixelFile
+from tasks.prepare.splits import Candidates, assign
+from tasks.prepare.threads import Pool
+from tasks.prepare.writing import Arrangement, write_split
+
+_PARTIAL = ".partial-"
+_STALE_S = 24 * 3600
+
+
+def prepare(ingested: Ingested, config: PrepareConfig, work_dir: Path) -> PreparedData:
+    """The data set of that content and config: made, or found finished under `work_dir/prepared`.
+
+    InputError where a source can't be used, too much of it is unreadable, or a class has no image.
+    """
+    fingerprint = config.fingerprint(_content(ingested))
+    finished = Path(work_dir) / "prepared" / fingerprint
+    if (finished / "metadata.json").exists():
+        return PreparedData.read(finished, reused=True)
+    finished.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(finished.parent)
+    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=finished.parent) as partial:
+        made = Path(partial) / fingerprint
+        made.mkdir()
+        _make(ingested, config, fingerprint, made)
+        _settle(made, finished)
+    return PreparedData.read(finished, reused=False)
+
+
+def _content(ingested: Ingested) -> str:
+    return json.dumps([[source.name, source.format, source.fingerprint] for source in ingested.sources])
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what a killed run left a day ago."""
+    for left in directory.glob(f"{_PARTIAL}*"):
+        if time.time() - left.stat().st_mtime > _STALE_S:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _settle(made: Path, finished: Path) -> None:
+    """Give a whole directory its final name. Where another run was faster, its equal result stands."""
+    try:
+        made.rename(finished)
+    except OSError:
+        if not (finished / "metadata.json").exists():
+            raise
+
+
+def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory: Path) -> None:
+    with (
+        Pool(config.threads) as pool,
+        PixelFile(directory.parent / "pixels", config.image_px, config.channels) as pixels,
+    ):
+        images = collect(ingested, config, pixels, pool)
+        arrangement = arrange(images, config)
+        added = {name: write_split(directory, name, images, arrangement, config, pool) for name in SPLITS}
+        metadata = describe(images, arrangement, config) | {
+            "fingerprint": fingerprint,
+            "augmented": added["train"],
+        }
+        (directory / "metadata.json").write_text(json.dumps(metadata, indent=1))
+
+
+def arrange(images: Collection, config: PrepareConfig) -> Arrangement:
+    """Copies, groups, labels and split of every image. InputError where an expected class is left with none."""
+    copies = number_copies(images.hashes)
+    labels = resolve(images.votes, copies, config)
+    blank = images.statistics[:, 1] < config.blank_std
+    use = np.where(blank, UNLABELLED, labels.use)
+    groups = join(len(copies), np.empty((0, 2), np.int64))
+    groups = copies
+    strata = labels.labels.astype(np.int64) * len(images.names) + images.sources
+    splits = assign(Candidates(groups, strata, images.hashes, use, images.usages, images.sources), config)
+    _check_classes(labels.labels[splits >= 0], config)
+    return Arrangement(labels, copies, groups, blank, splits)
+
+
+def _check_classes(labels: np.ndarray, config: PrepareConfig) -> None:
+    present = {CLASSES[label] for label in np.unique(labels)}
+    missing = [name for name in config.expected_classes if name not in present]
+    if missing:
+        raise InputError(
+            f"prepare: expected images of {list(config.expected_classes)}, got none of {missing}; "
+            "add some to datasets/custom/<class>/ or take the class out of expected_classes"
+        )

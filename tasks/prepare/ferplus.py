@@ -1,0 +1,60 @@
+"""FER+: the votes of ten annotators for each image of FER-2013 (Barsoum et al., 2016).
+
+In: `fer2013new.csv`. Out: votes uint8 (n, 8), columns `VOTES`: our five classes, then contempt,
+unknown and NF (no face). Row i belongs to row i of fer2013.csv: the number in the column `Image name`
+skips rows and must never be used to join.
+
+The rule, the paper's with our classes in place of its eight:
+ 1. an emotion that a single annotator chose is an outlier, its vote is removed;
+ 2. the rest are merged by `tasks.classes.TO_CLASS`; contempt, unknown and NF have no class of ours, but
+    their votes count in the total;
+ 3. an image's label is the class with more than `ferplus_min_share` (paper: half) of all its votes; an image
+    without one can't be scored, and is left out of val and test;
+ 4. label set `ferplus` leaves it out of train, too; `ferplus_votes` trains on it as long as our five
+    classes hold more than half of its votes, with the classes' shares as soft target.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from storage.errors import InputError
+from tasks.classes import CLASSES, FERPLUS_EMOTIONS, TO_CLASS
+from tasks.prepare.fer2013 import open_packed
+
+OTHERS = ("contempt", "unknown", "NF")
+VOTES = (*CLASSES, *OTHERS)
+"""What an image can be voted to be. Any label is such a row of votes: a hard one is a single vote."""
+
+_COLUMNS = (*FERPLUS_EMOTIONS, "unknown", "NF")
+
+
+def read_ferplus(path: Path, name: str) -> np.ndarray:
+    """Votes uint8 (n, 8) without outliers, in the file's row order. InputError names row and column."""
+    with open_packed(path, name) as file:
+        lines = file.read().decode("utf-8-sig", "replace").splitlines()
+    if not lines:
+        raise InputError(f"{name}: the file is empty, expected FER+ votes")
+    reader = csv.DictReader(lines)
+    missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+    if missing:
+        raise InputError(f"{name}: header: expected the columns {list(_COLUMNS)}, {missing} missing")
+    cells = [[row[column] for column in _COLUMNS] for row in reader]
+    return _merge(_numbers(cells, name))
+
+
+def _numbers(cells: list[list[str]], name: str) -> np.ndarray:
+    for row, counts in enumerate(cells):
+        for column, count in zip(_COLUMNS, counts, strict=True):
+            if not (count and count.isascii() and count.isdigit() and int(count) <= 20):
+                raise InputError(f"{name}: row {row}: {column}: expected 0 to 20 votes, got {count!r}")
+    return np.array(cells, np.int64).astype(np.uint8).reshape(-1, len(_COLUMNS))
+
+
+def _merge(raw: np.ndarray) -> np.ndarray:
+    kept = np.where(raw <= 1, 0, raw)
+    votes = np.zeros((len(raw), len(VOTES)), np.uint8)
+    for place, column in enumerate(_COLUMNS):
+        votes[:, VOTES.index(TO_CLASS.get(column, column))] += kept[:, place]
+    return votes

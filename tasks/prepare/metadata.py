@@ -1,0 +1,84 @@
+"""What metadata.json says of a data set: counts, what was dropped and why, warnings."""
+
+import numpy as np
+
+from tasks.classes import CLASSES
+from tasks.prepare.collection import STATISTICS, Collection
+from tasks.prepare.config import CODE_VERSION, SPLITS, PrepareConfig
+from tasks.prepare.labels import REASONS
+from tasks.prepare.splits import LEAKED
+from tasks.prepare.writing import Arrangement
+
+
+def describe(images: Collection, arrangement: Arrangement, config: PrepareConfig) -> dict:
+    """metadata.json, less the audit and the pictures."""
+    labels, splits = arrangement.labels.labels, arrangement.splits
+    per_source = {name: _per_source(images, labels, splits == place) for place, name in enumerate(SPLITS)}
+    counts = {name: _per_class(labels[splits == place]) for place, name in enumerate(SPLITS)}
+    counts["train_augmented"] = {
+        name: max(0, config.target_per_class - count) if count else 0
+        for name, count in counts["train"].items()
+    }
+    counts["train"] = {
+        name: count + counts["train_augmented"][name] for name, count in counts["train"].items()
+    }
+    return {
+        "schema": 1,
+        "code_version": CODE_VERSION,
+        "classes": list(CLASSES),
+        "label_set": config.label_set,
+        "split": config.split,
+        "image_px": config.image_px,
+        "channels": config.channels,
+        "sources": list(images.names),
+        "counts": counts,
+        "counts_per_source": per_source,
+        "read": {name: int((images.sources == number).sum()) for number, name in enumerate(images.names)},
+        "unreadable": images.unreadable,
+        "dropped": _dropped(arrangement),
+        "statistics": {
+            name: {"mean": float(column.mean()), "std": float(column.std())}
+            for name, column in zip(STATISTICS, images.statistics[splits >= 0].T, strict=True)
+        },
+        "warnings": _warnings(images, labels, splits, counts),
+        "pictures": {},
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _per_class(labels: np.ndarray) -> dict[str, int]:
+    return dict(zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)).tolist(), strict=True))
+
+
+def _per_source(images: Collection, labels: np.ndarray, chosen: np.ndarray) -> dict[str, dict[str, int]]:
+    return {
+        name: _per_class(labels[chosen & (images.sources == number)])
+        for number, name in enumerate(images.names)
+    }
+
+
+def _dropped(arrangement: Arrangement) -> dict[str, int]:
+    """Images that are in no split, by the first reason that applies."""
+    labels, out = arrangement.labels, arrangement.splits < 0
+    leaked = (arrangement.splits == LEAKED) & ~arrangement.blank
+    dropped = {"blank": int((out & arrangement.blank).sum()), "leaked": int(leaked.sum())}
+    rest = out & ~arrangement.blank & ~leaked
+    return dropped | {
+        reason: int((rest & (labels.reasons == number)).sum())
+        for number, reason in enumerate(REASONS)
+        if reason
+    }
+
+
+def _warnings(images: Collection, labels: np.ndarray, splits: np.ndarray, counts: dict) -> list[str]:
+    found = []
+    for number, name in enumerate(CLASSES):
+        mine = np.unique(images.sources[(labels == number) & (splits >= 0)])
+        if len(images.names) > 1 and len(mine) == 1:
+            found.append(
+                f"{name} comes from {images.names[mine[0]]} alone: a network may learn to tell the source, "
+                "so read its figures per source"
+            )
+        if len(mine):
+            found += [f"{name} has no image in {split}" for split in SPLITS if not counts[split][name]]
+    return found

@@ -1,0 +1,73 @@
+"""Photos in class folders: `<class>/x.jpg`, or `train/<class>/x.jpg` and `test/<class>/x.jpg`.
+
+In: JPEG and PNG files. Out: the common canvas, uint8 (P, P, C). The whole photo is shrunk to the square,
+area-averaged: a centre crop could cut off the open mouth that tells fatigue, and bars beside a narrow
+photo would tell the source.
+"""
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tasks.classes import TO_CLASS
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+_USAGES = {"train": 0, "val": 1, "validation": 1, "test": 2}
+
+
+def class_of(key: str) -> str | None:
+    """The class of a photo by its folder, None where `key` is no photo in a class folder."""
+    path = PurePosixPath(key)
+    if path.suffix.lower() not in SUFFIXES or len(path.parts) < 2:
+        return None
+    return TO_CLASS.get(path.parts[-2].lower())
+
+
+def usage_of(key: str) -> int:
+    """0 train, 1 val, 2 test by the topmost folder, -1 where it doesn't say."""
+    parts = PurePosixPath(key).parts
+    return _USAGES.get(parts[0].lower(), -1) if len(parts) > 2 else -1
+
+
+def decode(path: Path, px: int, channels: int, max_mpx: float) -> np.ndarray:
+    """A photo as uint8 (px, px, channels), upright as its EXIF says. ValueError where it can't be read."""
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as photo:
+            if photo.width * photo.height > max_mpx * 1e6:
+                raise ValueError(f"expected at most {max_mpx:g} megapixels, got {photo.width}x{photo.height}")
+            return _canvas(photo, px, "L" if channels == 1 else "RGB")
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"expected a JPEG or PNG, got {_first_bytes(path)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"expected at most {max_mpx:g} megapixels: {error}") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"expected a whole JPEG or PNG: {error}") from None
+
+
+def to_canvas(images: np.ndarray, px: int, channels: int) -> np.ndarray:
+    """Grey images uint8 (n, h, w) on the common canvas, uint8 (n, px, px, channels)."""
+    if images.shape[1:] != (px, px):
+        images = np.array([np.asarray(_square(Image.fromarray(image), px)) for image in images], np.uint8)
+    return np.repeat(images.reshape(-1, px, px, 1), channels, axis=-1)
+
+
+def _canvas(photo: Image.Image, px: int, mode: str) -> np.ndarray:
+    photo.draft(mode, (2 * px, 2 * px))
+    upright = ImageOps.exif_transpose(photo)
+    if upright.mode.startswith("I"):
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    if "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+    return np.asarray(_square(upright.convert(mode), px), np.uint8).reshape(px, px, -1)
+
+
+def _square(image: Image.Image, px: int) -> Image.Image:
+    shrinks = min(image.size) >= px
+    return image.resize((px, px), Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR)
+
+
+def _first_bytes(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"a file that starts with {file.read(16)!r}"

@@ -1,0 +1,172 @@
+"""Who goes where: whole groups to train, val or test; and the reader of the files that result.
+
+In: groups, classes, sources of N images. Out: splits int8 (N,): 0 train, 1 val, 2 test, DROPPED, LEAKED.
+
+Groups of one class and source are lined up by a keyed hash of their content and cut at the shares. So the
+shares hold in every class and source, and when next night's images join the line, a group stays where it
+was unless it stands near a cut: a champion's test images don't become a candidate's training images.
+"""
+
+import struct
+import zipfile
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from storage.errors import InputError
+from tasks.prepare.config import SPLITS, PrepareConfig
+from tasks.prepare.labels import SCORED, TRAIN_ONLY
+
+TRAIN, VAL, TEST = range(len(SPLITS))
+DROPPED, LEAKED = -1, -2
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split, N images. Real arrays over the file's pages: slice them, don't write to them."""
+
+    images: np.ndarray
+    """uint8 (N, P, P, C)"""
+    labels: np.ndarray
+    """uint8 (N,), index into CLASSES"""
+    votes: np.ndarray
+    """float32 (N, 5), rows sum to 1"""
+    sources: np.ndarray
+    """uint8 (N,), index into metadata["sources"]"""
+    ids: np.ndarray
+    """bytes (N,)"""
+    augmented: np.ndarray
+    """bool (N,), only ever true in train"""
+
+
+def load_split(directory: Path, name: Literal["train", "val", "test"]) -> Split:
+    """A split of a prepared data set, its images mapped from the file rather than read.
+
+    InputError where the file is missing or isn't one of prepare's.
+    """
+    path = directory / f"{name}_data.npz"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return Split(**{member: _map(path, archive, member) for member in Split.__dataclass_fields__})
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: expected a split that prepare wrote, got {error}; prepare again") from None
+
+
+def _map(path: Path, archive: zipfile.ZipFile, member: str) -> np.ndarray:
+    """A stored (uncompressed) member of an NPZ as an array over the file. Layout: PKZIP APPNOTE 4.3.7."""
+    info = archive.getinfo(f"{member}.npy")
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{member} compressed")
+    with path.open("rb") as file:
+        file.seek(info.header_offset + 26)
+        file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", file.tell(), shape).view(np.ndarray)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the assignment looks at, a row an image."""
+
+    groups: np.ndarray
+    strata: np.ndarray
+    """int (N,): a number for each class and source."""
+    hashes: np.ndarray
+    use: np.ndarray
+    """labels.SCORED, TRAIN_ONLY or UNLABELLED"""
+    usages: np.ndarray
+    sources: np.ndarray
+
+
+def assign(images: Candidates, config: PrepareConfig) -> np.ndarray:
+    """The split of each image, int8 (N,). Images without a label are DROPPED.
+
+    Images of a group that lies in val or test are LEAKED where the official split has them in a lesser one.
+    """
+    count = int(images.groups.max()) + 1
+    placed = _fixed_groups(images, count) if config.split == "official" else np.full(count, DROPPED)
+    scored = images.use == SCORED
+    free = scored & (placed[images.groups] == DROPPED)
+    _place(placed, images, free, (config.test_share, config.val_share), config.seed)
+    if config.split == "official":
+        without_val = _sources_without_val(images)
+        open_train = scored & without_val & (images.usages == TRAIN) & (placed[images.groups] == TRAIN)
+        _place(
+            placed,
+            images,
+            open_train,
+            (0, config.val_share / (config.val_share + config.train_share)),
+            config.seed,
+        )
+    placed[placed == DROPPED] = TRAIN
+    splits = placed[images.groups].astype(np.int8)
+    splits[(images.use == TRAIN_ONLY) & (splits != TRAIN)] = LEAKED
+    if config.split == "official":
+        splits[(images.usages >= 0) & (images.usages < splits) & ~(without_val & (splits == VAL))] = LEAKED
+    splits[~np.isin(images.use, (SCORED, TRAIN_ONLY))] = DROPPED
+    return splits
+
+
+def _fixed_groups(images: Candidates, count: int) -> np.ndarray:
+    """The highest official split among a group's images: a group that reaches into test lies in test."""
+    placed = np.full(count, DROPPED)
+    np.maximum.at(placed, images.groups, np.where(images.use == SCORED, images.usages, DROPPED))
+    return placed
+
+
+def _sources_without_val(images: Candidates) -> np.ndarray:
+    """bool (N,): official sources of two folders, train and test, whose val is cut from train."""
+    with_val = np.unique(images.sources[images.usages == VAL])
+    return (images.usages >= 0) & ~np.isin(images.sources, with_val)
+
+
+def _place(
+    placed: np.ndarray, images: Candidates, chosen: np.ndarray, shares: tuple[float, float], seed: int
+) -> None:
+    """Put the groups of the chosen images into test, val, train by `shares` of (test, val)."""
+    if not chosen.any():
+        return
+    groups, sizes, strata = _outline(images.groups[chosen], images.strata[chosen])
+    keys = np.full(len(placed), np.iinfo(np.uint64).max)
+    np.minimum.at(keys, images.groups[chosen], images.hashes[chosen])
+    line = np.array([_keyed(key, seed) for key in keys[groups].tolist()], np.uint64)
+    for stratum in np.unique(strata):
+        mine = np.flatnonzero(strata == stratum)
+        mine = mine[np.argsort(line[mine])]
+        placed[groups[mine]] = _cut(sizes[mine], shares)
+
+
+def _outline(groups: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each group's number, its size, and the stratum that most of its images belong to."""
+    pairs, counts = np.unique(np.stack([groups, strata], axis=1), axis=0, return_counts=True)
+    order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
+    numbers, first = np.unique(pairs[order, 0], return_index=True)
+    return numbers, np.bincount(groups)[numbers], pairs[order[first], 1]
+
+
+def _keyed(content: int, seed: int) -> int:
+    digest = blake2b(content.to_bytes(8, "little"), digest_size=8, key=seed.to_bytes(16, "little"))
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _cut(sizes: np.ndarray, shares: tuple[float, float]) -> np.ndarray:
+    """TEST, VAL, TRAIN for groups in line: by where a group's middle falls in the line.
+
+    Three groups or more leave no split with a share empty.
+    """
+    middle = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
+    splits = np.array([TEST, VAL, TRAIN])[np.searchsorted(np.cumsum(shares), middle, side="right")]
+    wanted = [split for split, share in ((TEST, shares[0]), (VAL, shares[1])) if share > 0]
+    if len(sizes) > len(wanted):
+        for place, split in enumerate(wanted):
+            if split not in splits:
+                splits[place] = split
+        if TRAIN not in splits:
+            splits[-1] = TRAIN
+    return splits

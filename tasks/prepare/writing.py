@@ -1,0 +1,68 @@
+"""From a collection to the files of a data set.
+
+In: a `Collection`, its labels and splits. Out, in a directory: train_data.npz, val_data.npz, test_data.npz
+(members: see `splits.Split`), and the counts and findings that go into metadata.json.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tasks.prepare.archive import write_npz
+from tasks.prepare.augment import Alterations, alter, plan
+from tasks.prepare.collection import Collection
+from tasks.prepare.config import SPLITS, PrepareConfig
+from tasks.prepare.labels import Labels
+from tasks.prepare.pixels import CHUNK
+from tasks.prepare.threads import Pool
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """What was decided about each of N images."""
+
+    labels: Labels
+    copies: np.ndarray
+    groups: np.ndarray
+    blank: np.ndarray
+    splits: np.ndarray
+
+
+def write_split(
+    directory: Path,
+    name: str,
+    images: Collection,
+    arrangement: Arrangement,
+    config: PrepareConfig,
+    pool: Pool,
+) -> int:
+    """Write `<name>_data.npz`, shuffled; train is filled up to target_per_class. The number of altered images."""
+    rng = np.random.default_rng([config.seed, SPLITS.index(name)])
+    real = np.flatnonzero(arrangement.splits == SPLITS.index(name))
+    target = config.target_per_class if name == "train" else 0
+    extra = plan(real, arrangement.labels.labels[real], target, rng)
+    order = rng.permutation(len(real) + len(extra.bases))
+    numbers = np.concatenate([real, extra.bases])[order]
+    augmented = order >= len(real)
+    columns = {
+        "labels": arrangement.labels.labels[numbers],
+        "votes": arrangement.labels.votes[numbers],
+        "sources": images.sources[numbers],
+        "ids": images.ids[numbers],
+        "augmented": augmented,
+    }
+    chunks = _chunks(images, numbers, order - len(real), extra, pool)
+    write_npz(directory / f"{name}_data.npz", columns, chunks, (len(numbers), *images.pixels.shape))
+    return len(extra.bases)
+
+
+def _chunks(images: Collection, numbers: np.ndarray, places: np.ndarray, extra: Alterations, pool: Pool):
+    """Images in order, a chunk at a time; `places` are places in `extra`, negative for real images."""
+    for start in range(0, len(numbers), CHUNK):
+        chunk = images.pixels.read(numbers[start : start + CHUNK])
+        mine = places[start : start + CHUNK]
+        altered = mine >= 0
+        if altered.any():
+            chunk[altered] = alter(chunk[altered], extra[mine[altered]], pool)
+        yield chunk
