@@ -186,8 +186,8 @@ def _is_regular(text: np.ndarray, is_digit: np.ndarray, ends: np.ndarray, lines:
     )
 
 
-def _usages(block: bytes, commas: np.ndarray, lines: np.ndarray) -> np.ndarray | None:
-    found = [USAGES.get(block[a:b], -1) for a, b in zip((commas - 1).tolist(), lines.tolist(), strict=True)]
+def _usages(block: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
+    found = [USAGES.get(block[a:b], -1) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
     return None if -1 in found else np.array(found, np.int8)
 
 
