@@ -1,0 +1,166 @@
+"""The command line: demo, run, up, rollout, fleet.
+
+Exit status: 0 done (released, or nothing new), 1 an error, 2 wrong usage, 3 rejected by the gate,
+4 the rollout did not reach every device.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from storage.errors import StressVisionError
+
+if TYPE_CHECKING:
+    from prefect.states import State
+    from pydantic_settings import CliSettingsSource
+
+_EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; errors that a user is meant to read are printed without a traceback."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _quiet_environment()
+    given = _parser(arguments).parse_args(arguments)
+    try:
+        return given.command(given)
+    except StressVisionError as error:
+        Console(stderr=True, highlight=False).print("[bold red]error:[/]", Text(str(error)), soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _quiet_environment() -> None:
+    """Set before the first import of either library, which read it then."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # without a server of the user's own Prefect starts one for the run: 20 s is too short on a busy machine
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="stress-vision", description="Nightly retraining for a Pi fleet.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="the whole night on drawn faces and a device on this machine")
+    demo.add_argument("--home", type=Path, default=Path("stress-vision-demo"), help="where everything is put")
+    demo.set_defaults(command=_demo)
+
+    run = commands.add_parser("run", help="one run on your data")
+    run.add_argument("--config", type=Path, metavar="FILE.toml", help="see `stress-vision config`")
+    # reading the fields imports every stage: only for the command that needs them
+    options = _field_options(run) if arguments[:1] == ["run"] else None
+    run.set_defaults(command=lambda given: _run(given.config, options(parsed_args=given)()))
+
+    config = commands.add_parser("config", help="print a configuration file to start from")
+    config.add_argument("--preset", default="balanced", help="highest_accuracy, balanced or highest_speed")
+    config.set_defaults(command=_config)
+
+    up = commands.add_parser("up", help="Prefect server, work pool, deployments and worker, until Ctrl-C")
+    up.add_argument("--port", type=int, default=4200, help="port of the server and its UI (default: 4200)")
+    up.set_defaults(command=_up)
+
+    rollout = commands.add_parser("rollout", help="bring a registered release to the fleet")
+    rollout.add_argument("--inventory", required=True, help="the fleet's TOML file")
+    rollout.add_argument("--release", default="champion", help="version, or champion (default)")
+    rollout.set_defaults(command=_rollout)
+
+    fleet = commands.add_parser("fleet", help="what each device runs, and how fast")
+    fleet.set_defaults(command=_fleet)
+    for command in (rollout, fleet):
+        command.add_argument("--store", default="", help="default: the environment's STRESS_VISION_STORE")
+    return parser
+
+
+def _field_options(run: argparse.ArgumentParser) -> "CliSettingsSource":
+    """Every field of the configuration as an option of `run`: --train.epochs 5."""
+    from pydantic_settings import BaseSettings, CliSettingsSource
+
+    from flows.config import RetrainConfig
+
+    class Options(RetrainConfig, BaseSettings, frozen=True, extra="forbid"):
+        pass
+
+    return CliSettingsSource(Options, root_parser=run)
+
+
+def _demo(given: argparse.Namespace) -> int:
+    home = given.home.absolute()
+    # before Prefect is imported: the demo leaves the user's own server and profile alone
+    os.environ.update(PREFECT_HOME=str(home / "prefect"), PREFECT_API_URL="")
+    from flows.demo import demo
+
+    return _conclude(demo(home))
+
+
+def _run(path: Path | None, options: dict[str, Any]) -> int:
+    from flows.config import load_config
+    from flows.retrain import retrain
+
+    return _conclude(retrain(load_config(path, options), return_state=True))
+
+
+def _config(given: argparse.Namespace) -> int:
+    from flows.template import config_template
+
+    print(config_template(given.preset), end="")
+    return 0
+
+
+def _up(given: argparse.Namespace) -> int:
+    from flows.config import work_path
+    from flows.up import up
+
+    up(given.port, work_path("") / "logs")
+    return 0
+
+
+def _rollout(given: argparse.Namespace) -> int:
+    from flows.rollout import RolloutRequest, rollout
+    from tasks.rollout import RolloutConfig
+
+    request = RolloutRequest(
+        store=given.store, release=given.release, rollout=RolloutConfig(inventory=given.inventory)
+    )
+    return _conclude(rollout(request, return_state=True))
+
+
+def _fleet(given: argparse.Namespace) -> int:
+    from flows.config import store_uri
+    from storage.objects import open_store
+    from storage.registry import Registry
+
+    registry = Registry(open_store(store_uri(given.store)))
+    champion = registry.champion()
+    print(f"champion: {champion['version'] if champion else 'none yet'}")
+    _print_devices([DeviceOutcome.model_validate(facts).row() for facts in registry.devices().values()])
+    return 0
+
+
+def _conclude(state: "State") -> int:
+    """Print how a run ended; returns the exit status. An error that ended it is raised again."""
+    if state.is_crashed() or (state.is_failed() and state.name not in _EXIT):
+        state.result()
+    ended = state.result(raise_on_failure=False)
+    console = Console(highlight=False)
+    console.print(f"\n[bold]{state.name}[/]", Text(state.message or ""), soft_wrap=True)
+    if ended and ended.fleet:
+        _print_devices(ended.fleet.table())
+    if ended and ended.report:
+        console.print("report:", Text(ended.report.as_uri()), soft_wrap=True)
+    return _EXIT.get(state.name, 0)
+
+
+def _print_devices(rows: list[dict[str, Any]]) -> None:
+    table = Table(*(rows[0] if rows else ()))
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console().print(table)

@@ -1,0 +1,149 @@
+"""One configuration for a whole run, its presets, and how files and options become one.
+
+A preset only fills in what nobody gave: options on the command line win over the TOML file,
+the file wins over the preset, the preset over the defaults of the fields.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from storage.errors import InputError
+from tasks.convert import ConvertConfig
+from tasks.gate import GateConfig
+from tasks.ingest import IngestConfig
+from tasks.prepare import PrepareConfig
+from tasks.register import RegisterConfig
+from tasks.rollout import RolloutConfig
+from tasks.train import TrainConfig
+
+Preset = Literal["highest_accuracy", "balanced", "highest_speed"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "highest_accuracy": {
+        "prepare": {"target_per_class": 10_000},
+        "train": {
+            "model": {"architecture": "mobilenet_v3_small", "input_px": 160},
+            "epochs": 100,
+            "batch_size": 16,
+            "optimizer": {"learning_rate": 0.0001},
+        },
+    },
+    "balanced": {
+        "prepare": {"target_per_class": 5_000},
+        "train": {
+            "model": {"architecture": "mobilenet_v3_small", "input_px": 160},
+            "epochs": 50,
+            "batch_size": 32,
+            "optimizer": {"learning_rate": 0.001},
+        },
+    },
+    "highest_speed": {
+        "prepare": {"target_per_class": 5_000},
+        "train": {
+            "model": {"architecture": "custom_light", "input_px": 120, "dropout": 0.2},
+            "epochs": 50,
+            "batch_size": 64,
+            "optimizer": {"learning_rate": 0.001},
+        },
+    },
+}
+"""The phase document's three presets: only what they say, all else stays at its default."""
+
+
+class RetrainConfig(BaseModel, frozen=True, extra="forbid", title="Retraining run"):
+    """All that a run can be told. Secrets are no part of it: they come from key files and the environment."""
+
+    store: str = Field(
+        "",
+        description="Object store with the data sets and releases: s3://bucket/prefix or a directory. "
+        "Empty: the environment variable STRESS_VISION_STORE.",
+    )
+    preset: Preset = Field(
+        "balanced", description="Starting values for everything that is not given below or in the file."
+    )
+    data: IngestConfig = Field(IngestConfig(), title="Data", description="Where the images come from.")
+    prepare: PrepareConfig = Field(
+        PrepareConfig(), title="Preparation", description="Labels, splits and balancing."
+    )
+    train: TrainConfig = Field(TrainConfig(), title="Training", description="Network and hyperparameters.")
+    convert: ConvertConfig = Field(ConvertConfig(), title="Conversion", description="TFLite formats.")
+    targets: GateConfig = Field(
+        GateConfig(), title="Targets", description="What a model must reach to be released."
+    )
+    release: RegisterConfig = Field(
+        RegisterConfig(), title="Release", description="What a release contains besides the model."
+    )
+    rollout: RolloutConfig = Field(
+        RolloutConfig(), title="Rollout", description="Which devices get the release, in which waves."
+    )
+    force: bool = Field(False, description="Train even if data and configuration are those of the last run.")
+    work_dir: str = Field(
+        "",
+        description="Directory for caches and unfinished work on the machine that runs. "
+        "Empty: STRESS_VISION_WORK, or ~/.cache/stress-vision.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        preset = given.get("preset", cls.model_fields["preset"].default)
+        return merge(PRESETS.get(preset, {}), given)
+
+
+def store_uri(given: str) -> str:
+    """The store given, or the environment's. Raises InputError if neither says."""
+    uri = given or os.environ.get("STRESS_VISION_STORE", "")
+    if not uri:
+        raise InputError(
+            "no object store is given: set `store` to s3://bucket/prefix or a directory, "
+            "or the environment variable STRESS_VISION_STORE"
+        )
+    return uri
+
+
+def work_path(given: str) -> Path:
+    """The directory for caches and unfinished work, absolute: given, or the environment's, or the default."""
+    path = given or os.environ.get("STRESS_VISION_WORK", "") or "~/.cache/stress-vision"
+    return Path(path).expanduser().absolute()
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `above` over `below`, table by table. A value that is no table replaces the one below it."""
+    merged = {**below, **above}
+    for key in below.keys() & above.keys():
+        low, high = below[key], above[key]
+        high = high.model_dump(exclude_unset=True) if isinstance(high, BaseModel) else high
+        if isinstance(low, Mapping) and isinstance(high, Mapping):
+            merged[key] = merge(low, high)
+    return merged
+
+
+def load_config(path: Path | None, options: Mapping[str, Any]) -> RetrainConfig:
+    """Read the TOML file, if any, and lay the options over it. Raises InputError, naming each bad field."""
+    try:
+        return RetrainConfig.model_validate(merge(_read_toml(path) if path else {}, options))
+    except ValidationError as error:
+        where = f"{path} and the command line" if path else "the command line"
+        lines = [_describe(problem) for problem in error.errors()]
+        raise InputError(f"the configuration from {where} can't be used:\n" + "\n".join(lines)) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no configuration file {path}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} can't be read as TOML: {error}") from None
+
+
+def _describe(problem: Any) -> str:
+    field = ".".join(str(part) for part in problem["loc"])
+    return f"  {field}: {problem['msg']} (got {problem['input']!r})"

@@ -1,0 +1,79 @@
+"""One night's experiment: its name, its directory, and what became of it.
+
+An experiment that was cut off (power, kill -9) is taken up again under its own name by the next run
+with the same data and configuration; one that ended is remembered in the store, so that a night with
+nothing new can end in seconds.
+"""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from flows.config import RetrainConfig
+from storage.errors import MissingObject
+from storage.objects import ObjectStore
+
+_LATEST = "experiments/latest.json"
+_RUNNING = "running.json"
+
+
+class Experiment(BaseModel, frozen=True):
+    """An experiment that is under way; `key` says which data and configuration it is made of."""
+
+    id: str
+    key: str
+    directory: Path
+
+
+def experiment_key(config: RetrainConfig, data_fingerprint: str) -> str:
+    """SHA-256 over the data and all configuration that can change the outcome of a run."""
+    decisive = config.model_dump_json(include={"prepare", "train", "convert", "targets"})
+    return hashlib.sha256(f"{data_fingerprint}\n{decisive}".encode()).hexdigest()
+
+
+def open_experiment(work_path: Path, key: str) -> Experiment:
+    """Take up the unfinished experiment of this key, or start a new one named YYYYMMDD_HHMMSS (UTC)."""
+    for marker in sorted((work_path / "experiments").glob(f"*/{_RUNNING}"), reverse=True):
+        if json.loads(marker.read_text())["key"] == key:
+            return Experiment(id=marker.parent.name, key=key, directory=marker.parent)
+    directory = _new_directory(work_path / "experiments")
+    _write_atomically(directory / _RUNNING, {"key": key})
+    return Experiment(id=directory.name, key=key, directory=directory)
+
+
+def close_experiment(store: ObjectStore, experiment: Experiment, outcome: str) -> None:
+    """Remember the outcome in the store, so that the next night can tell whether anything is new."""
+    record = {"experiment": experiment.id, "key": experiment.key, "outcome": outcome}
+    store.write(_LATEST, json.dumps(record, indent=2).encode())
+    (experiment.directory / _RUNNING).unlink(missing_ok=True)
+
+
+def ended_experiment(store: ObjectStore, key: str) -> dict | None:
+    """The last experiment's record if it was made of exactly this, else None."""
+    try:
+        latest = json.loads(store.read(_LATEST))
+    except MissingObject:
+        return None
+    return latest if latest["key"] == key else None
+
+
+def _new_directory(parent: Path) -> Path:
+    """A fresh directory named by the time; the second that is taken already is waited out by counting up."""
+    second = int(datetime.now(UTC).timestamp())
+    while True:
+        directory = parent / datetime.fromtimestamp(second, UTC).strftime("%Y%m%d_%H%M%S")
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            second += 1
+        else:
+            return directory
+
+
+def _write_atomically(path: Path, value: dict) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value))
+    part.replace(path)

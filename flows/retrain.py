@@ -1,0 +1,75 @@
+"""The nightly story: new images in, a proven release on the fleet out.
+
+Requires: an object store with data sets (README, "Your data"). With an inventory, every device needs a
+pinned host key and a key file that opens it.
+Ends as Deployed, Registered (no fleet given), PartlyDeployed, Rejected, Skipped, or Failed.
+"""
+
+from datetime import UTC, datetime
+
+from prefect import flow
+from prefect.states import Completed, State
+
+from flows.config import RetrainConfig, store_uri, work_path
+from flows.experiment import close_experiment, ended_experiment, experiment_key, open_experiment
+from flows.night import Night
+from flows.outcome import night_state
+from storage.objects import open_store
+from tasks.champion import measure_against_champion
+from tasks.convert import convert_model
+from tasks.evaluate import evaluate_model
+from tasks.ingest import ingest_sources
+from tasks.prepare import prepare_dataset
+from tasks.register import promote_release, register_release
+from tasks.report.publish import publish_report
+from tasks.rollout import roll_out_release
+from tasks.train import train_model
+
+
+@flow(name="retrain")
+def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (frozen)
+    """Retrain on the data in the store, judge the INT8 model, and roll out what passes.
+
+    Args:
+        config: Where the data is, how to train, what to reach, and which devices to update.
+    """
+    started = datetime.now(UTC)
+    store, work = store_uri(config.store), work_path(config.work_dir)
+
+    ingested = ingest_sources(store, config.data, work)
+    key = experiment_key(config, ingested.fingerprint)
+    if not config.force and (ended := ended_experiment(open_store(store), key)):
+        return Completed(name="Skipped", message=nothing_new(ended))
+    experiment = open_experiment(work, key)
+
+    data = prepare_dataset(store, ingested, config.prepare, work)
+    trained = train_model(store, data, config.train, experiment.id, work)
+    original = evaluate_model(trained.model_path, data, experiment.directory, "float")
+    converted = convert_model(trained.model_path, data, config.convert, experiment.directory)
+    quantized = evaluate_model(converted.int8.path, data, experiment.directory, "int8")
+    champion = measure_against_champion(store, data, quantized, work)
+
+    night = Night(
+        config, started, experiment, ingested, data, trained, original, converted, quantized, champion
+    )
+    release = fleet = None
+    if night.verdict.passed:
+        release = register_release(store, converted.int8, data, night.candidate, config.release, work)
+        if config.rollout.inventory:
+            fleet = roll_out_release(store, release, config.rollout)
+        if fleet is None or fleet.accepted:
+            promote_release(store, release)
+
+    inputs = night.report_inputs(release, fleet)
+    report = publish_report(store, inputs, experiment.directory)
+    state = night_state(inputs, report)
+    close_experiment(open_store(store), experiment, state.name)
+    return state
+
+
+def nothing_new(ended: dict) -> str:
+    """Why a night is skipped, and what to do if it should not be."""
+    return (
+        f"data and configuration are those of experiment {ended['experiment']}, which ended as "
+        f"{ended['outcome']}; set force to train all the same, or roll its release out with the flow rollout"
+    )

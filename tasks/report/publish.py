@@ -1,0 +1,65 @@
+"""Where a report goes: the experiment's folder in the store, the release, and Prefect's artifacts.
+
+In: `ReportInputs` and the experiment's local directory. Out: the path of report.html there.
+"""
+
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+
+from storage.objects import ObjectStore, open_store
+from storage.registry import Registry
+from tasks.report.formats import data_uri
+from tasks.report.inputs import ReportInputs
+from tasks.rollout import FleetOutcome
+
+_ARTIFACT_BYTES = 100_000
+"""Prefect keeps artifacts in its database: a picture larger than this stays in the report only."""
+_LOCAL_ONLY = ("checkpoints", "running.json")
+"""Of use only to the machine that may have to resume, except for the best model."""
+
+
+def upload_experiment(store: ObjectStore, directory: Path) -> None:
+    """Keep the experiment's files under experiments/<id>/ in the store."""
+    for path in sorted(file for file in directory.rglob("*") if file.is_file()):
+        name = path.relative_to(directory)
+        if name.parts[0] not in _LOCAL_ONLY or name.stem == "best_model":
+            store.upload(path, f"experiments/{directory.name}/{name.as_posix()}")
+
+
+def create_artifacts(inputs: ReportInputs, markdown: str) -> None:
+    """Summary, devices and pictures on the run's page in Prefect."""
+    create_markdown_artifact(markdown, key="retraining", description=inputs.headline)
+    pictures = {"confusion-matrix": inputs.int8.pictures, "training-history": inputs.trained.pictures}
+    for key, files in pictures.items():
+        path = files.get(key.replace("-", "_"))
+        if path and path.stat().st_size < _ARTIFACT_BYTES:
+            create_image_artifact(data_uri(path), key=key, description=f"{key} of {inputs.experiment_id}")
+    if inputs.fleet:
+        create_fleet_artifact(inputs.fleet)
+
+
+def create_fleet_artifact(fleet: FleetOutcome) -> None:
+    create_table_artifact(fleet.table(), key="fleet", description=f"Devices after rolling out {fleet.release}")
+
+
+@task(name="publish-report")
+def publish_report(store_uri: str, inputs: ReportInputs, directory: Path) -> Path:
+    """Write the report, keep it in the store with the experiment and the release, and show it in Prefect."""
+    from tasks.report import summary_markdown, write_model_card, write_report
+
+    report = write_report(inputs, directory)
+    write_model_card(inputs, directory)
+    store = open_store(store_uri)
+    upload_experiment(store, directory)
+    if inputs.release:
+        Registry(store).attach(inputs.release.version, report)
+    create_artifacts(inputs, summary_markdown(inputs))
+    return report
+
+
+@task(name="publish-fleet")
+def publish_fleet(fleet: FleetOutcome) -> None:
+    """Show the devices on the run's page in Prefect."""
+    create_fleet_artifact(fleet)
