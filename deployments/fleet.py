@@ -1,0 +1,116 @@
+"""The inventory: which devices there are, how to reach them, and the host key that each must show.
+
+In: a TOML file like `fleet.example.toml`: one `[defaults]` table, one `[[devices]]` table a device.
+Out: a `Fleet` of `Device`s. Everything unknown, double or missing is refused with the way to mend it.
+"""
+
+import base64
+import binascii
+import hashlib
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from storage.errors import InputError
+
+
+class Device(BaseModel, frozen=True, extra="forbid", title="Device"):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Unique name, used in reports.")
+    host: str = Field(min_length=1, description="Host name or address.")
+    port: int = Field(22, ge=1, le=65535, description="SSH port.")
+    user: str = Field(min_length=1, description="Login user: needs to write under root, nothing more.")
+    key_file: Path = Field(description="Private key file (OpenSSH format, no passphrase).")
+    host_key: str = Field(description='Pinned host key, "ssh-ed25519 AAAA…".')
+    root: str = Field("/opt/stress-vision", pattern=r"^/", description="Absolute folder of the releases.")
+    python: str = Field("python3", min_length=1, description="Python ≥ 3.9 that has the runtime.")
+    group: str = Field("default", description="Free label, for reports and for rolling out to a part.")
+
+    @field_validator("host_key")
+    @classmethod
+    def _is_an_ed25519_key(cls, pin: str) -> str:
+        key_fingerprint(pin)
+        return " ".join(pin.split()[:2])
+
+
+class Fleet(BaseModel, frozen=True, title="Fleet"):
+    devices: tuple[Device, ...]
+
+    def __len__(self) -> int:
+        return len(self.devices)
+
+    def group(self, name: str) -> "Fleet":
+        """The devices of one group, in the inventory's order."""
+        return Fleet(devices=tuple(device for device in self.devices if device.group == name))
+
+
+def key_fingerprint(key: str) -> str:
+    """OpenSSH's SHA256 fingerprint of "ssh-ed25519 AAAA…"; ValueError where it is not such a key."""
+    kind, _, blob = key.strip().partition(" ")
+    try:
+        raw = base64.b64decode(blob.split()[0], validate=True)
+    except (binascii.Error, IndexError):
+        raise ValueError('expected "ssh-ed25519 AAAA…", the key in base64 after its kind') from None
+    if kind != "ssh-ed25519" or not raw.startswith(b"\0\0\0\x0bssh-ed25519") or len(raw) != 51:
+        raise ValueError(f'expected an ed25519 key, "ssh-ed25519 AAAA…", not one of kind {kind!r}')
+    return "SHA256:" + base64.b64encode(hashlib.sha256(raw).digest()).decode().rstrip("=")
+
+
+def load_fleet(path: Path) -> Fleet:
+    """Read an inventory. A relative `key_file` counts from the inventory's folder; `~` is the home folder."""
+    try:
+        content = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"there is no inventory {path}; copy deployments/fleet.example.toml there") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"inventory {path} can't be read: {error}") from error
+    _refuse_unknown(path, content)
+    devices = tuple(_device(path, content.get("defaults", {}), table) for table in content.get("devices", []))
+    if not devices:
+        raise InputError(f"inventory {path} names no device; add a [[devices]] table for each")
+    _refuse_doubles(path, devices)
+    return Fleet(devices=devices)
+
+
+def _refuse_unknown(path: Path, content: dict) -> None:
+    unknown = sorted(set(content) - {"defaults", "devices"})
+    tables = content.get("devices", [])
+    if unknown or not isinstance(content.get("defaults", {}), dict) or not isinstance(tables, list):
+        found = ", ".join(unknown) or "other kinds of values under these names"
+        raise InputError(f"inventory {path}: expected one [defaults] and [[devices]] tables, found {found}")
+
+
+def _device(path: Path, defaults: dict, table: dict) -> Device:
+    name = table.get("name", "(without a name)")
+    try:
+        if "host_key" not in table:
+            raise InputError(f"inventory {path}, device {name}: host_key is missing. {_how_to_pin(table)}")
+        device = Device(**{**defaults, **table})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        hint = f" {_how_to_pin(table)}" if "host_key" in problems else ""
+        raise InputError(f"inventory {path}, device {name}: {problems}.{hint}") from None
+    key_file = path.parent / device.key_file.expanduser()
+    if not key_file.is_file():
+        raise InputError(f"inventory {path}, device {name}: there is no key_file {key_file}")
+    return device.model_copy(update={"key_file": key_file})
+
+
+def _how_to_pin(table: dict) -> str:
+    port = f"-p {table['port']} " if "port" in table else ""
+    return (
+        f"Get it with `ssh-keyscan -t ed25519 {port}{table.get('host', 'HOST')}`, and compare it with "
+        "/etc/ssh/ssh_host_ed25519_key.pub on the device's own console before you trust it"
+    )
+
+
+def _refuse_doubles(path: Path, devices: tuple[Device, ...]) -> None:
+    names, places = set(), set()
+    for device in devices:
+        place = (device.host, device.port, device.root)
+        if device.name in names:
+            raise InputError(f"inventory {path}: two devices are called {device.name}; names are unique")
+        if place in places:
+            raise InputError(f"inventory {path}: {device.name} is at the same host, port and root as another")
+        names.add(device.name)
+        places.add(place)

@@ -1,0 +1,225 @@
+"""Make a release of a converted model, and put it into the registry.
+
+In: the INT8 model and the prepared data set. Out: `Release`, a directory that is its content:
+    model_int8.tflite
+    golden.npz       inputs uint8 (K, P, P, C) from the validation split; outputs uint8 (K, classes)
+    manifest.json    hashes, tensors, classes, figures, and what the device compares golden outputs by
+    manifest.sig     where STRESS_VISION_SIGNING_KEY names a private ed25519 key file: its signature (OpenSSH)
+
+ai-edge-litert with XNNPACK gives the same bits on x86 and aarch64, so a device that runs the same version
+has to give the golden outputs bit for bit; on another runtime they may differ by `golden_tolerance_lsb`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from prefect import get_run_logger, task
+from pydantic import BaseModel, Field
+
+from storage.errors import InputError, ModelError
+from storage.objects import open_store
+from storage.registry import Registry
+from tasks.classes import CLASSES
+
+if TYPE_CHECKING:
+    from tasks.convert import TfliteModel
+    from tasks.prepare import PreparedData
+
+SIGNING_KEY_VARIABLE = "STRESS_VISION_SIGNING_KEY"
+SIGNATURE_NAMESPACE = "stress-vision-release"
+_MODEL, _GOLDEN = "model_int8.tflite", "golden.npz"
+
+
+class RegisterConfig(BaseModel, frozen=True, extra="forbid", title="Register"):
+    golden_images: int = Field(
+        16, ge=1, le=256, description="Validation images that a device must reproduce."
+    )
+    golden_tolerance_lsb: int = Field(
+        4,
+        ge=0,
+        le=64,
+        description="Allowed difference on another runtime, in steps of 1/256 of a probability.",
+    )
+
+
+class Release(BaseModel, frozen=True, title="Release"):
+    version: str
+    uri: str
+    manifest_sha256: str
+    directory: Path
+
+
+class Candidate(BaseModel, frozen=True, title="Candidate"):
+    """What a release says of itself besides its files."""
+
+    experiment_id: str
+    metrics: dict[str, float | None]
+    max_latency_ms: float = 200.0
+    attachments: tuple[Path, ...] = ()
+
+
+def build_release(
+    model: "TfliteModel", data: "PreparedData", candidate: Candidate, config: RegisterConfig, releases: Path
+) -> Path:
+    """Write the release directory `releases/<version>`, which appears only when whole."""
+    created = datetime.now(UTC)
+    version = f"{created:%Y%m%d-%H%M%S}-{model.sha256[:8]}"
+    releases.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=releases, prefix=".new-") as part:
+        directory = Path(part) / version
+        directory.mkdir()
+        shutil.copyfile(model.path, directory / _MODEL)
+        inputs = golden_inputs(data.directory, config.golden_images)
+        np.savez(directory / _GOLDEN, inputs=inputs, outputs=run_quantized(directory / _MODEL, inputs))
+        for file in candidate.attachments:
+            _attach(file, directory)
+        manifest = {
+            "schema": 1,
+            "version": version,
+            "created_at": created.isoformat(timespec="seconds"),
+            "model": _MODEL,
+            "golden": _golden_facts(len(inputs), config),
+            "files": {path.name: _file_facts(path) for path in sorted(directory.iterdir())},
+            "input": model.input.model_dump(mode="json"),
+            "output": model.output.model_dump(mode="json"),
+            "classes": list(CLASSES),
+            "label_set": data.label_set,
+            "metrics": candidate.metrics,
+            "max_latency_ms": candidate.max_latency_ms,
+            "data_fingerprint": data.fingerprint,
+            "experiment_id": candidate.experiment_id,
+            "min_runtime_version": model.min_runtime_version,
+        }
+        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False))
+        sign(directory)
+        directory.replace(releases / version)
+    return releases / version
+
+
+def golden_inputs(prepared: Path, count: int) -> np.ndarray:
+    """`count` images spread evenly over the validation split, uint8 (count, P, P, C)."""
+    from tasks.prepare.splits import load_split
+
+    images = load_split(prepared, "val").images
+    return np.asarray(images[np.unique(np.linspace(0, len(images) - 1, count).astype(int))])
+
+
+def run_quantized(model_path: Path, inputs: np.ndarray) -> np.ndarray:
+    """The model's own uint8 outputs (K, classes), by ai-edge-litert with its default delegate, one thread."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(model_path=str(model_path), num_threads=1)
+        interpreter.allocate_tensors()
+        entry, end = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        outputs = []
+        for number in range(len(inputs)):
+            interpreter.set_tensor(entry["index"], inputs[number : number + 1])
+            interpreter.invoke()
+            outputs.append(interpreter.get_tensor(end["index"])[0])
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{model_path} doesn't run in ai-edge-litert on {inputs.shape} uint8: {error}"
+        ) from error
+    if end["dtype"] is not np.uint8:
+        raise ModelError(
+            f"{model_path}: expected uint8 outputs, got {end['dtype'].__name__}; release INT8 models"
+        )
+    return np.stack(outputs)
+
+
+def sign(directory: Path) -> None:
+    """Sign the manifest where a key is named in the environment; the key itself never passes through here."""
+    key = os.environ.get(SIGNING_KEY_VARIABLE)
+    if not key:
+        return
+    command = ["ssh-keygen", "-Y", "sign", "-f", key, "-n", SIGNATURE_NAMESPACE]
+    manifest = (directory / "manifest.json").read_bytes()
+    try:
+        done = subprocess.run(command, input=manifest, capture_output=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip() or type(
+            error
+        ).__name__
+        raise InputError(
+            f"can't sign with the key that {SIGNING_KEY_VARIABLE} names: {said}; expected the path of an "
+            "OpenSSH private key without a passphrase, and ssh-keygen 8.1 or newer"
+        ) from None
+    (directory / "manifest.sig").write_bytes(done.stdout)
+
+
+def _attach(file: Path, directory: Path) -> None:
+    if (directory / file.name).exists() or file.name.startswith("manifest."):
+        raise InputError(f"{file} can't be part of the release: there is a {file.name} already")
+    shutil.copyfile(file, directory / file.name)
+
+
+def _golden_facts(images: int, config: RegisterConfig) -> dict:
+    return {
+        "file": _GOLDEN,
+        "images": images,
+        "runtime": f"ai-edge-litert {installed_version('ai-edge-litert')}",
+        "tolerance_lsb": config.golden_tolerance_lsb,
+    }
+
+
+def _file_facts(path: Path) -> dict:
+    content = path.read_bytes()
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def as_release(registry: Registry, directory: Path) -> Release:
+    """The release that lies in `directory`, as it travels between tasks."""
+    manifest = (directory / "manifest.json").read_bytes()
+    return Release(
+        version=directory.name,
+        uri=registry.uri(directory.name),
+        manifest_sha256=hashlib.sha256(manifest).hexdigest(),
+        directory=directory,
+    )
+
+
+@task
+def register_release(
+    store_uri: str,
+    model: "TfliteModel",
+    data: "PreparedData",
+    candidate: Candidate,
+    config: RegisterConfig,
+    work_dir: Path,
+) -> Release:
+    """Build the release and publish it; it is not champion yet."""
+    registry = Registry(open_store(store_uri))
+    directory = build_release(model, data, candidate, config, work_dir / "releases")
+    registry.publish(directory)
+    release = as_release(registry, directory)
+    get_run_logger().info("registered %s", release.uri)
+    return release
+
+
+@task
+def fetch_release(store_uri: str, version: str, work_dir: Path) -> Release:
+    """Bring a registered release here, checked by hash; `champion` is the champion's version."""
+    registry = Registry(open_store(store_uri))
+    if version == "champion":
+        champion = registry.champion()
+        if champion is None:
+            raise InputError(f"{store_uri} has no champion yet; name one of {registry.versions()}")
+        version = champion["version"]
+    return as_release(registry, registry.fetch(version, work_dir / "releases"))
+
+
+@task
+def promote_release(store_uri: str, release: Release, reason: str = "") -> None:
+    """Make a release the champion."""
+    Registry(open_store(store_uri)).promote(release.version, reason)
+    get_run_logger().info("champion is now %s", release.version)

@@ -1,0 +1,80 @@
+"""Fixtures: release directories of two tiny, real INT8 models, built as the register stage builds them."""
+
+import hashlib
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tasks.register import Candidate, RegisterConfig, build_release
+
+
+def _tiny_int8(path: Path, seed: int) -> Path:
+    """A network with random weights, uint8 in and out, converted for real."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow as tf
+
+        tf.keras.utils.set_random_seed(seed)
+        layers = tf.keras.layers
+        network = tf.keras.Sequential(
+            [
+                tf.keras.Input((48, 48, 1), batch_size=1),
+                layers.Rescaling(1 / 255),
+                layers.Conv2D(8, 3, strides=4, activation="relu"),
+                layers.Flatten(),
+                layers.Dense(5, activation="softmax"),
+            ]
+        )
+        converter = tf.lite.TFLiteConverter.from_keras_model(network)
+        images = np.random.default_rng(seed).integers(0, 256, (20, 1, 48, 48, 1)).astype(np.float32)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image] for image in images)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.uint8
+        path.write_bytes(converter.convert())
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> SimpleNamespace:
+    """What register needs of a prepared data set: a validation split."""
+    directory = tmp_path_factory.mktemp("prepared")
+    images = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 1), dtype=np.uint8)
+    np.savez(
+        directory / "val_data.npz",
+        images=images,
+        labels=np.zeros(40, np.uint8),
+        votes=np.zeros((40, 5), np.float32),
+        sources=np.zeros(40, np.uint8),
+        ids=np.zeros(40, "S8"),
+        augmented=np.zeros(40, bool),
+    )
+    return SimpleNamespace(directory=directory, fingerprint="0" * 16, label_set="fer2013")
+
+
+def describe(path: Path) -> SimpleNamespace:
+    tensor = SimpleNamespace(model_dump=lambda mode: {"dtype": "uint8"})
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return SimpleNamespace(
+        path=path, sha256=sha256, input=tensor, output=tensor, min_runtime_version="2.14.0"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_releases(tmp_path_factory, tiny_data) -> tuple[Path, Path]:
+    """Two releases; the second is the newer one. Tests must not change them: copy first."""
+    folder = tmp_path_factory.mktemp("releases")
+    candidate = Candidate(experiment_id="20260101_000000", metrics={"accuracy": 0.5})
+    return tuple(
+        build_release(
+            describe(_tiny_int8(folder / f"{seed}.tflite", seed)),
+            tiny_data,
+            candidate,
+            RegisterConfig(),
+            folder,
+        )
+        for seed in (1, 2)
+    )

@@ -1,0 +1,208 @@
+"""Rollouts over real SSH: what each device runs afterwards, and what is said of it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from deployments.ssh import connect
+from storage.errors import InputError
+from tasks.benchmark import BenchmarkConfig, unfit
+from tasks.rollout import RolloutConfig, roll_out
+from tasks.rollout.waves import wave_targets
+from tests.ssh_devices import SshDevice, fleet_of, new_key
+
+QUICK = RolloutConfig(
+    connect_timeout_s=5,
+    command_timeout_s=60,
+    confirm_within_s=60,
+    benchmark=BenchmarkConfig(runs=20, warmup=2, min_cpu_share=0),
+)
+TOO_STRICT = QUICK.model_copy(update={"max_latency_ms": 1e-6})
+
+
+def outcomes(result) -> dict[str, str]:
+    return {device.device: device.outcome for device in result.devices}
+
+
+@pytest.fixture
+def three(ssh_devices) -> list[SshDevice]:
+    return ssh_devices(3)
+
+
+def test_every_device_runs_the_release_and_reports_its_latency(three, tiny_releases):
+    heard = []
+    result = roll_out(tiny_releases[0], fleet_of(three), QUICK, on_outcome=heard.append)
+    assert result.counts == {"updated": 3, "failed": 0, "unreachable": 0, "inconclusive": 0}
+    assert {device.current for device in three} == {tiny_releases[0].name} == {result.release}
+    for device in result.devices:
+        figures = device.benchmark
+        assert 0 < figures.p50_ms <= figures.p95_ms <= figures.p99_ms
+        assert figures.runs == 20 and figures.fps == pytest.approx(1000 / figures.mean_ms)
+        assert figures.machine["cpus"] and figures.runtime.startswith("ai-edge-litert ")
+    assert {outcome.device for outcome in heard} == set(outcomes(result))
+    assert result.accepted and result.complete
+    assert [row["device"] for row in result.table()] == ["pi-1", "pi-2", "pi-3"]
+
+
+def test_the_next_release_replaces_it_and_a_repeat_changes_nothing(ssh_device, tiny_releases):
+    old, new = tiny_releases
+    fleet = fleet_of([ssh_device])
+    roll_out(old, fleet, QUICK)
+    (second,) = roll_out(new, fleet, QUICK).devices
+    assert (second.outcome, second.previous_release, second.running_release) == (
+        "updated",
+        old.name,
+        new.name,
+    )
+    before = (ssh_device.root / "current").lstat().st_mtime_ns
+    (again,) = roll_out(new, fleet, QUICK).devices
+    assert again.outcome == "updated" and again.benchmark.runs == 20 and "already" in again.reason
+    assert (ssh_device.root / "current").lstat().st_mtime_ns == before
+
+
+def test_a_device_that_is_off_is_unreachable_and_the_others_are_updated(three, tiny_releases):
+    three[0].stop()
+    result = roll_out(tiny_releases[0], fleet_of(three), QUICK)
+    assert outcomes(result) == {"pi-1": "unreachable", "pi-2": "updated", "pi-3": "updated"}
+    assert "is it switched on" in result.devices[0].reason and "pi-1" in result.devices[0].reason
+    assert result.accepted and not result.complete and result.stopped is None
+
+
+def test_another_host_key_than_the_pinned_one_is_refused_with_both_fingerprints(
+    ssh_device, tiny_releases, tmp_path
+):
+    pinned = ssh_device.device.model_copy(update={"host_key": new_key(tmp_path / "foreign")})
+    (outcome,) = roll_out(tiny_releases[0], fleet_of([SshDevice(pinned, tmp_path)]), QUICK).devices
+    assert outcome.outcome == "unreachable"
+    assert outcome.reason.count("SHA256:") == 2 and "ssh-keygen -lf" in outcome.reason
+    assert not ssh_device.root.exists()
+
+
+def test_too_slow_a_release_is_not_switched_to(ssh_device, tiny_releases):
+    old, new = tiny_releases
+    roll_out(old, fleet_of([ssh_device]), QUICK)
+    link = (ssh_device.root / "current").lstat().st_mtime_ns
+    result = roll_out(new, fleet_of([ssh_device]), TOO_STRICT)
+    (outcome,) = result.devices
+    assert outcome.outcome == "failed" and "expected at most 1e-06 ms" in outcome.reason
+    assert outcome.running_release == ssh_device.current == old.name
+    assert (ssh_device.root / "current").lstat().st_mtime_ns == link
+    assert not result.accepted and "pi-1" in result.stopped
+
+
+def test_a_failed_canary_spares_the_other_devices(three, tiny_releases):
+    result = roll_out(tiny_releases[0], fleet_of(three), TOO_STRICT)
+    assert outcomes(result) == {"pi-1": "failed", "pi-2": "inconclusive", "pi-3": "inconclusive"}
+    assert "not visited" in result.devices[2].reason
+    assert not three[1].root.exists()
+
+
+def test_a_stopped_rollout_takes_its_own_devices_back(three, tiny_releases):
+    old, new = tiny_releases
+    roll_out(old, fleet_of(three), QUICK)
+    (three[2].root / "releases" / new.name).write_text("in the way: staging fails on this device")
+    result = roll_out(new, fleet_of(three), QUICK)
+    assert result.stopped and not result.accepted
+    assert {device.current for device in three} == {old.name}
+    assert outcomes(result) == {"pi-1": "failed", "pi-2": "failed", "pi-3": "failed"}
+    assert result.devices[0].reason.startswith("returned") and result.devices[0].running_release == old.name
+
+
+def test_a_device_without_the_runtime_fails_with_the_remedy(ssh_device, tiny_releases, tmp_path):
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {ssh_device.device.python} -S "$@"\n')
+    bare.chmod(0o755)
+    device = ssh_device.device.model_copy(update={"python": str(bare)})
+    (outcome,) = roll_out(tiny_releases[0], fleet_of([SshDevice(device, tmp_path)]), QUICK).devices
+    assert outcome.outcome == "failed" and "pip install ai-edge-litert" in outcome.reason
+    assert ssh_device.current is None
+
+
+def test_a_device_without_its_python_fails_and_points_to_the_inventory(ssh_device, tiny_releases, tmp_path):
+    device = ssh_device.device.model_copy(update={"python": "/nowhere/python3"})
+    (outcome,) = roll_out(tiny_releases[0], fleet_of([SshDevice(device, tmp_path)]), QUICK).devices
+    assert outcome.outcome == "failed" and "`python` in the inventory" in outcome.reason
+
+
+def test_a_damaged_release_is_refused_before_any_device_is_spoken_to(ssh_device, tiny_releases, tmp_path):
+    copy = tmp_path / tiny_releases[0].name
+    shutil.copytree(tiny_releases[0], copy)
+    (copy / "model_int8.tflite").write_bytes(b"rot")
+    with pytest.raises(InputError, match=r"model_int8\.tflite differ"):
+        roll_out(copy, fleet_of([ssh_device]), QUICK)
+    assert not ssh_device.root.exists()
+
+
+def test_a_connection_lost_after_the_switch_ends_on_the_release_before(ssh_device, tiny_releases, tmp_path):
+    """The device's own Python hangs in the check after the switch, until our deadline ends the connection."""
+    old, new = tiny_releases
+    roll_out(old, fleet_of([ssh_device]), QUICK)
+    slow = tmp_path / "python"
+    slow.write_text(
+        '#!/bin/sh\ncase "$*" in *" check "*--current*) exec sleep 30;; esac\n'
+        f'exec {ssh_device.device.python} "$@"\n'
+    )
+    slow.chmod(0o755)
+    device = ssh_device.device.model_copy(update={"python": str(slow)})
+    config = QUICK.model_copy(update={"command_timeout_s": 5})
+    (outcome,) = roll_out(new, fleet_of([SshDevice(device, tmp_path)]), config).devices
+    assert outcome.outcome == "failed" and "no end after 5 s" in outcome.reason
+    assert outcome.running_release == ssh_device.current == old.name
+
+
+def test_waves_reach_the_canaries_then_growing_shares_then_all():
+    config = RolloutConfig(canaries=2, waves=(0.1, 0.5, 1.0))
+    assert wave_targets(40, config) == [2, 4, 20, 40]
+    assert wave_targets(1, config) == [1]
+    assert wave_targets(0, config) == [0]
+
+
+@pytest.mark.parametrize("waves", [(), (0.5,), (1.0, 0.5), (0.5, 0.5, 1.0), (0.0, 1.0)])
+def test_waves_that_do_not_grow_to_all_are_refused(waves):
+    with pytest.raises(ValidationError, match=r"growing shares"):
+        RolloutConfig(waves=waves)
+
+
+def test_a_hot_or_throttled_device_says_why_it_is_not_judged():
+    config = BenchmarkConfig()
+    cool = {"throttled": 0, "temperature_c": 48.3}
+    assert unfit(cool, config) is None
+    assert unfit({"throttled": None, "temperature_c": None}, config) is None
+    assert unfit({**cool, "temperature_c": 84.2}, config) == "too hot: 84 °C, measured only up to 80 °C"
+    assert unfit({**cool, "throttled": 0b101}, config) == "throttled: under-voltage, throttled"
+
+
+def test_a_throttled_device_is_inconclusive_and_keeps_its_release(ssh_device, tiny_releases):
+    old, new = tiny_releases
+    roll_out(old, fleet_of([ssh_device]), QUICK)
+    # what a Pi's firmware answers when the power supply is too weak
+    vcgencmd = Path(ssh_device.folder) / "bin" / "vcgencmd"
+    vcgencmd.parent.mkdir()
+    vcgencmd.write_text("#!/bin/sh\necho throttled=0x50005\n")
+    vcgencmd.chmod(0o755)
+    wrapper = ssh_device.folder / "python"
+    wrapper.write_text(f'#!/bin/sh\nPATH={vcgencmd.parent}:$PATH exec {ssh_device.device.python} "$@"\n')
+    wrapper.chmod(0o755)
+    device = ssh_device.device.model_copy(update={"python": str(wrapper)})
+    (outcome,) = roll_out(new, fleet_of([SshDevice(device, ssh_device.folder)]), QUICK).devices
+    assert (outcome.outcome, outcome.reason) == ("inconclusive", "throttled: under-voltage, throttled")
+    assert ssh_device.current == old.name
+
+
+def test_an_upload_that_broke_off_is_gone_on_with(ssh_device, tiny_releases):
+    incoming = ssh_device.root / "incoming" / tiny_releases[0].name
+    incoming.mkdir(parents=True)
+    (incoming / "model_int8.tflite").write_bytes(b"half a mod")
+    (incoming / "golden.npz.17.part").write_bytes(b"left behind")
+    (outcome,) = roll_out(tiny_releases[0], fleet_of([ssh_device]), QUICK).devices
+    assert outcome.outcome == "updated"
+    assert not incoming.exists()
+
+
+def test_ssh_leaves_no_connection_behind(ssh_device):
+    with connect(ssh_device.device) as connection:
+        assert connection.run(["true"]).exit_status == 0
+        transport = connection._transport
+    assert not transport.is_alive() or not transport.is_active()
