@@ -1,0 +1,110 @@
+"""What happens at the end of every epoch: stop, slow down, log, keep the weights, commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.train.config import TrainConfig
+from tasks.train.progress import WRITING_BEST, WRITING_EPOCH, Progress, commit_epoch, describe
+
+if TYPE_CHECKING:
+    import keras
+
+_COUNTERS = ("wait", "best", "best_epoch", "cooldown_counter")
+
+
+def epoch_callbacks(
+    network: keras.Model,
+    config: TrainConfig,
+    directory: Path,
+    progress: Progress,
+    images: int,
+    report: Callable[[str], None],
+) -> list[keras.callbacks.Callback]:
+    """Callbacks of one `fit`, in the order in which they have to run; `images` is the count per epoch."""
+    from keras import callbacks
+
+    (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+    every = callbacks.ModelCheckpoint(directory / WRITING_EPOCH, save_weights_only=True)
+    best = callbacks.ModelCheckpoint(directory / WRITING_BEST, monitor=config.monitor, save_best_only=True)
+    patient = _patient_callbacks(config)
+    log = callbacks.TensorBoard(directory / "tensorboard", write_graph=False)
+    finish = _finish_epochs(network, config, directory, progress, [*patient, best], images, report)
+    return [*patient, log, every, *_validating_average(network, config, best), finish]
+
+
+def _patient_callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
+    from keras import callbacks
+
+    patient = [callbacks.EarlyStopping(config.monitor, patience=config.early_stopping_patience)]
+    if config.optimizer.schedule == "plateau":
+        factor, patience = config.optimizer.plateau_factor, config.optimizer.plateau_patience
+        patient.append(callbacks.ReduceLROnPlateau(config.monitor, factor=factor, patience=patience))
+    return patient
+
+
+def _validating_average(network: keras.Model, config: TrainConfig, best) -> list[keras.callbacks.Callback]:
+    """`best`; where configured, with the averaged weights put in around it and around validation.
+
+    Keras' SwapEMAWeights swaps by addition, which rounds: a resumed run would end otherwise.
+    """
+    from keras import callbacks
+
+    if not config.optimizer.ema_momentum:
+        return [best]
+    trained: list = []
+
+    def put_average(*_):
+        optimizer = getattr(network.optimizer, "inner_optimizer", network.optimizer)
+        trained[:] = [variable.numpy() for variable in network.trainable_variables]
+        averages = optimizer._model_variables_moving_average
+        for variable, average in zip(network.trainable_variables, averages, strict=True):
+            variable.assign(average)
+
+    def put_trained(*_):
+        for variable, value in zip(network.trainable_variables, trained, strict=True):
+            variable.assign(value)
+
+    swap_in = callbacks.LambdaCallback(
+        on_test_begin=put_average, on_test_end=put_trained, on_epoch_end=put_average
+    )
+    return [swap_in, best, callbacks.LambdaCallback(on_epoch_end=put_trained)]
+
+
+def _finish_epochs(
+    network, config, directory, progress, counting, images, report
+) -> keras.callbacks.Callback:
+    """Give the `counting` callbacks their counters back at first; commit and report each epoch."""
+    from keras import callbacks
+
+    history = {name: list(values) for name, values in progress.history.items()}
+    began = time.perf_counter()
+
+    def restore(_logs):
+        for callback in counting:
+            vars(callback).update(progress.counters.get(type(callback).__name__, {}))
+
+    def finish(epoch, logs):
+        for name, value in {**logs, "learning_rate": network.optimizer.learning_rate.numpy()}.items():
+            history.setdefault(name, []).append(float(value))
+        seconds = time.perf_counter() - began
+        done = Progress(
+            epochs=epoch + 1,
+            weights=f"epoch_{epoch + 1:04d}.weights.h5",
+            seconds=progress.seconds + seconds,
+            stopped=network.stop_training,
+            history=history,
+            counters={type(callback).__name__: _counters(callback) for callback in counting},
+        )
+        commit_epoch(directory, done, config.keep_checkpoints)
+        report(describe(done, config, images, epoch + 1 - progress.epochs, seconds))
+
+    return callbacks.LambdaCallback(on_train_begin=restore, on_epoch_end=finish)
+
+
+def _counters(callback: keras.callbacks.Callback) -> dict[str, float | None]:
+    held = {name: getattr(callback, name) for name in _COUNTERS if hasattr(callback, name)}
+    return {name: None if value is None else float(value) for name, value in held.items()}

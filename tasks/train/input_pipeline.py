@@ -1,0 +1,68 @@
+"""Batches for `fit`, made from images that stay uint8 in memory.
+
+Out: (images uint8 (B, P, P, C), labels float32 (B, 5)), with class weights also weights float32 (B,).
+Every batch is a function of (seed, epoch, step) alone: a run that was killed sees, from its next epoch on,
+the very batches that an uninterrupted one sees.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tasks.train.augmentation import augment
+from tasks.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_VALIDATION_BATCH = 256
+
+
+def count_steps(images: int, batch_size: int) -> int:
+    """Steps per epoch: only whole batches, at least one; which images are left out changes every epoch."""
+    return max(1, images // batch_size)
+
+
+def training_batches(split, config: TrainConfig, first_epoch: int = 0) -> tf.data.Dataset:
+    """All batches from `first_epoch` to the last one, shuffled anew in every epoch, augmented, in one row.
+
+    `split` holds images uint8 (N, P, P, C) and votes float32 (N, 5).
+    """
+    import tensorflow as tf
+
+    images, votes = tf.constant(split.images), tf.constant(split.votes, tf.float32)
+    batch_size = min(config.batch_size, len(split.images))
+    steps = count_steps(len(split.images), batch_size)
+    weights = class_weights(split.votes) if config.class_weights == "balanced" else None
+
+    def batch(number):
+        epoch, step = number // steps, number % steps
+        rows = tf.random.experimental.index_shuffle(
+            step * batch_size + tf.range(batch_size, dtype=tf.int64),
+            seed=tf.stack([tf.constant(config.seed, tf.int64), epoch]),
+            max_index=tf.constant(len(split.images) - 1, tf.int64),
+        )
+        x, y = tf.gather(images, rows), tf.gather(votes, rows)
+        x, y = augment(x, y, config.augmentation, seed=tf.stack([tf.constant(config.seed, tf.int64), number]))
+        return (x, y) if weights is None else (x, y, tf.linalg.matvec(y, tf.constant(weights)))
+
+    numbers = tf.data.Dataset.range(first_epoch * steps, config.epochs * steps)
+    return numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def validation_batches(split) -> tf.data.Dataset:
+    """Validation images as they are, in order."""
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices((split.images, split.votes.astype(np.float32)))
+    return data.batch(_VALIDATION_BATCH).prefetch(tf.data.AUTOTUNE)
+
+
+def class_weights(votes: np.ndarray) -> np.ndarray:
+    """Weights float32 (5,), mean 1 over the images, that make every class count the same; 0 where absent."""
+    totals = votes.sum(axis=0)
+    present = totals > 0
+    weights = np.where(present, totals.sum() / (present.sum() * np.maximum(totals, 1e-9)), 0)
+    return weights.astype(np.float32)

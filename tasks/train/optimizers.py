@@ -1,0 +1,44 @@
+"""The optimiser and its learning rate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    import keras
+
+
+def new_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The configured optimiser; with ema_momentum it also keeps the average of the weights."""
+    from keras import optimizers
+
+    ours = config.optimizer
+    common = {"learning_rate": _learning_rate(config, steps_per_epoch)}
+    if ours.ema_momentum:
+        common |= {"use_ema": True, "ema_momentum": ours.ema_momentum}
+    if ours.name == "sgd":
+        return optimizers.SGD(momentum=ours.momentum, **common)
+    if ours.name == "adam":
+        return optimizers.Adam(**common)
+    optimizer = optimizers.AdamW(weight_decay=ours.weight_decay, **common)
+    # shrinking batch-norm scales and biases buys nothing and slows learning
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
+
+
+def _learning_rate(config: TrainConfig, steps_per_epoch: int):
+    """A constant (ReduceLROnPlateau lowers it), or a warm-up followed by a cosine down to zero."""
+    from keras import optimizers
+
+    ours = config.optimizer
+    if ours.schedule == "plateau":
+        return ours.learning_rate
+    total = config.epochs * steps_per_epoch
+    warmup = min(round(ours.warmup_epochs * steps_per_epoch), total - 1)
+    if not warmup:
+        return optimizers.schedules.CosineDecay(ours.learning_rate, total)
+    return optimizers.schedules.CosineDecay(
+        0.0, total - warmup, warmup_target=ours.learning_rate, warmup_steps=warmup
+    )
