@@ -1,0 +1,424 @@
+"""Ingest over both backends: what is data, what is fetched, and what a change, a kill or rot leads to."""
+
+import io
+import json
+import multiprocessing
+import os
+import signal
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from storage.errors import InputError, StoreError
+from storage.local import LocalStore
+from storage.objects import ObjectStore, open_store
+from tasks.ingest import IngestConfig, Source, blob_path, fetch, ingest
+
+CUSTOM = Source(name="custom", prefix="datasets/custom")
+FER = Source(name="fer2013", prefix="datasets/fer2013")
+CSV = b"emotion,pixels,Usage\n0,1 2 3,Training\n"
+
+
+@pytest.fixture(params=["directory", "s3"])
+def store(request, tmp_path) -> ObjectStore:
+    directory = request.param == "directory"
+    return open_store(tmp_path / "store" if directory else request.getfixturevalue("s3_uri"))
+
+
+@pytest.fixture
+def local(tmp_path) -> LocalStore:
+    return open_store(tmp_path / "store")
+
+
+def config(*sources: Source, **settings) -> IngestConfig:
+    return IngestConfig(sources=sources or (CUSTOM,), **settings)
+
+
+def fill(store: ObjectStore, count: int = 6) -> None:
+    for number in range(count):
+        folder = ("happy", "sad")[number % 2]
+        store.write(f"datasets/custom/{folder}/{number:03}.jpg", b"image %d" % number)
+
+
+def contents(ingested) -> dict[str, bytes]:
+    """Key to bytes over all sources, as the next stage reads them."""
+    return {
+        file.key: blob_path(ingested.blobs, file.sha256).read_bytes()
+        for source in ingested.sources
+        for file in source.files()
+    }
+
+
+def test_every_object_of_every_source_is_in_the_cache_under_its_hash(store, tmp_path):
+    store.write("datasets/fer2013/fer2013.csv", CSV)
+    store.write("datasets/fer2013/fer2013new.csv", b"votes")
+    fill(store, 2)
+    ingested = ingest(store, config(FER, CUSTOM), tmp_path)
+    assert contents(ingested) == {
+        "fer2013.csv": CSV,
+        "fer2013new.csv": b"votes",
+        "happy/000.jpg": b"image 0",
+        "sad/001.jpg": b"image 1",
+    }
+    assert [source.format for source in ingested.sources] == ["fer2013_csv", "class_folders"]
+    assert ingested.sources[1].bytes == len(b"image 0image 1")
+
+
+def test_a_second_run_fetches_nothing_and_has_the_same_fingerprint(store, tmp_path):
+    fill(store)
+    first = ingest(store, config(), tmp_path)
+    second = ingest(store, config(), tmp_path)
+    assert (first.sources[0].fetched, second.sources[0].fetched) == (6, 0)
+    assert second.sources[0].reused == 6
+    assert first.fingerprint == second.fingerprint
+
+
+def test_only_new_and_changed_objects_are_fetched(store, tmp_path):
+    fill(store)
+    first = ingest(store, config(), tmp_path)
+    store.write("datasets/custom/happy/000.jpg", b"IMAGE 0")
+    store.write("datasets/custom/fatigue/new.png", b"new")
+    store.delete("datasets/custom/sad/001.jpg")
+    second = ingest(store, config(), tmp_path)
+    assert second.sources[0].fetched == 2
+    assert second.fingerprint != first.fingerprint
+    found = contents(second)
+    assert found["happy/000.jpg"] == b"IMAGE 0" and found["fatigue/new.png"] == b"new"
+    assert "sad/001.jpg" not in found
+    assert ingest(store, config(), tmp_path).fingerprint == second.fingerprint
+
+
+def test_the_fingerprint_depends_on_content_and_names_not_on_the_store(store, tmp_path):
+    fill(store)
+    other = open_store(tmp_path / "elsewhere")
+    fill(other)
+    assert (
+        ingest(store, config(), tmp_path / "a").fingerprint
+        == ingest(other, config(), tmp_path / "b").fingerprint
+    )
+    other.write("datasets/custom/sad/twin.jpg", b"image 0")
+    assert (
+        ingest(store, config(), tmp_path / "a").fingerprint
+        != ingest(other, config(), tmp_path / "b").fingerprint
+    )
+
+
+def test_another_store_under_the_same_source_name_is_fetched_anew(local, tmp_path):
+    fill(local)
+    other = open_store(tmp_path / "other")
+    fill(other, 4)
+    ingest(local, config(), tmp_path)
+    assert ingest(other, config(), tmp_path).sources[0].fetched == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["fer2013.csv", "fer2013.csv.gz", "FER2013.csv.xz", "icml_face_data.csv.zip"]
+)
+def test_a_fer2013_csv_is_recognised_packed_or_not(local, tmp_path, name):
+    local.write(f"datasets/fer2013/{name}", CSV)
+    (source,) = ingest(local, config(FER), tmp_path).sources
+    assert source.format == "fer2013_csv"
+    assert [file.key for file in source.files()] == [name]
+
+
+@pytest.mark.parametrize(
+    "key", ["happy/a.jpg", "train/Angry/a.JPEG", "test/surprise/deep/er/a.png", "FATIGUE/ü b.jpg"]
+)
+def test_class_folders_are_recognised_with_or_without_splits_in_any_case(local, tmp_path, key):
+    local.write(f"datasets/custom/{key}", b"x")
+    (source,) = ingest(local, config(), tmp_path).sources
+    assert source.format == "class_folders"
+    assert [file.key for file in source.files()] == [key]
+
+
+def test_what_is_no_data_is_left_and_listed(local, tmp_path):
+    fill(local, 1)
+    strangers = [
+        ".hidden.jpg", "happy/.DS_Store", "__MACOSX/sad/0.jpg", "happy/Thumbs.db", "README.md", "sad/a.txt",
+    ]  # fmt: skip
+    for key in strangers:
+        local.write(f"datasets/custom/{key}", b"x")
+    (source,) = ingest(local, config(), tmp_path).sources
+    assert [file.key for file in source.files()] == ["happy/000.jpg"]
+    assert sorted(source.ignored) == sorted(strangers) and source.ignored_count == len(strangers)
+
+
+def test_groups_csv_is_carried_along(local, tmp_path):
+    fill(local, 1)
+    local.write("datasets/custom/groups.csv", b"happy/000.jpg,person-1\n")
+    assert contents(ingest(local, config(), tmp_path))["groups.csv"] == b"happy/000.jpg,person-1\n"
+
+
+def test_an_image_in_an_unknown_class_folder_is_refused_with_the_known_ones(local, tmp_path):
+    fill(local)
+    local.write("datasets/custom/contempt/1.jpg", b"x")
+    with pytest.raises(InputError, match=r"contempt/1\.jpg.*fatigue"):
+        ingest(local, config(), tmp_path)
+    assert not (tmp_path / "manifests").exists()
+
+
+def test_a_required_source_without_files_names_the_uri_and_the_layout(store, tmp_path):
+    with pytest.raises(InputError, match=r"datasets/fer2013.*fer2013\.csv.*<class>"):
+        ingest(store, config(FER), tmp_path)
+
+
+def test_an_optional_source_without_files_is_left_out_but_not_all_of_them(local, tmp_path):
+    optional = Source(name="custom", prefix="datasets/custom", required=False)
+    local.write("datasets/fer2013/fer2013.csv", CSV)
+    assert [source.name for source in ingest(local, config(FER, optional), tmp_path).sources] == ["fer2013"]
+    with pytest.raises(InputError, match="no source holds any data"):
+        ingest(local, config(optional), tmp_path)
+
+
+def test_two_sources_of_one_name_are_refused():
+    with pytest.raises(ValidationError, match="two sources claim one name"):
+        config(FER, Source(name="fer2013", prefix="datasets/other"))
+
+
+def test_a_prefix_with_two_layouts_or_two_tables_is_refused(local, tmp_path):
+    local.write("datasets/custom/fer2013.csv", CSV)
+    local.write("datasets/custom/fer2013.csv.gz", CSV)
+    with pytest.raises(InputError, match=r"fer2013\.csv and fer2013\.csv\.gz"):
+        ingest(local, config(), tmp_path)
+    local.delete("datasets/custom/fer2013.csv.gz")
+    fill(local)
+    with pytest.raises(InputError, match="both"):
+        ingest(local, config(), tmp_path)
+    chosen = Source(name="custom", prefix="datasets/custom", format="class_folders")
+    assert len(contents(ingest(local, config(chosen), tmp_path))) == 6
+
+
+def test_keys_that_climb_out_of_the_prefix_are_never_followed(s3_uri, s3_endpoint, tmp_path):
+    import boto3
+
+    bucket, _, prefix = s3_uri.removeprefix("s3://").partition("/")
+    store = open_store(s3_uri)
+    fill(store, 1)
+    for key in ("happy/../../../../escaped.jpg", "/happy//absolute.jpg"):
+        boto3.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/datasets/custom/{key}", Body=b"evil")
+    (source,) = ingest(store, config(), tmp_path / "work").sources
+    assert [file.key for file in source.files()] == ["happy/000.jpg"]
+    assert source.ignored_count == 2
+    assert not list(tmp_path.rglob("*escaped*"))
+
+
+# --- the cache
+
+
+def test_an_object_that_changes_between_listing_and_reading_is_recorded_as_it_was_read(local, tmp_path):
+    class Changing(LocalStore):
+        def list(self, folder=""):
+            listed = super().list(folder)
+            self.write("datasets/custom/happy/000.jpg", b"a newer image")
+            return listed
+
+    fill(local)
+    assert contents(ingest(Changing(local.root), config(), tmp_path))["happy/000.jpg"] == b"a newer image"
+    assert ingest(local, config(), tmp_path).sources[0].fetched == 0
+
+
+def test_an_object_that_never_stops_changing_is_a_store_error(local, tmp_path):
+    class Restless(LocalStore):
+        def _info(self, key, path):
+            os.utime(path, ns=(0, time.monotonic_ns()))
+            return super()._info(key, path)
+
+    fill(local, 1)
+    with pytest.raises(StoreError, match=r"000\.jpg.*changes while it is read"):
+        ingest(Restless(local.root), config(), tmp_path)
+    assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
+
+
+def damage(ingested, key: str, data: bytes) -> Path:
+    (file,) = [file for file in ingested.sources[0].files() if file.key == key]
+    path = blob_path(ingested.blobs, file.sha256)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("data", [b"", b"image X", b"longer than before"])
+def test_a_cached_file_that_was_written_over_is_fetched_again(store, tmp_path, data):
+    fill(store)
+    first = ingest(store, config(), tmp_path)
+    damage(first, "happy/000.jpg", data)
+    second = ingest(store, config(), tmp_path)
+    assert second.sources[0].fetched == 1
+    assert contents(second)["happy/000.jpg"] == b"image 0"
+
+
+def test_a_bit_that_flips_without_a_trace_is_found_when_its_day_comes(local, tmp_path):
+    fill(local)
+    first = ingest(local, config(), tmp_path)
+    blob = blob_path(first.blobs, first.sources[0].files()[0].sha256)
+    times = blob.stat()
+    damage(first, "happy/000.jpg", b"image X")
+    os.utime(blob, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert ingest(local, config(recheck_days=0), tmp_path).sources[0].fetched == 0
+    second = ingest(local, config(recheck_days=1), tmp_path)
+    assert second.sources[0].fetched == 1
+    assert contents(second)["happy/000.jpg"] == b"image 0"
+
+
+def test_a_copied_cache_is_hashed_but_not_fetched_again(local, tmp_path):
+    fill(local)
+    first = ingest(local, config(), tmp_path)
+    for blob in first.blobs.glob("??/*"):
+        os.utime(blob)
+    assert ingest(local, config(), tmp_path).sources[0].fetched == 0
+
+
+def test_a_manifest_that_rotted_costs_a_fetch_and_nothing_else(local, tmp_path):
+    fill(local)
+    first = ingest(local, config(), tmp_path)
+    path = first.sources[0].manifest_path
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(StoreError, match="not a readable manifest"):
+        first.sources[0].files()
+    assert ingest(local, config(), tmp_path).fingerprint == first.fingerprint
+
+
+def test_a_manifest_that_another_run_replaced_is_not_taken_for_ones_own(local, tmp_path):
+    fill(local)
+    first = ingest(local, config(), tmp_path)
+    fill(local, 8)
+    ingest(local, config(), tmp_path)
+    with pytest.raises(StoreError, match="isn't what this run ingested"):
+        first.sources[0].files()
+
+
+def test_the_cache_drops_what_no_manifest_names_and_only_beyond_its_bound(local, tmp_path):
+    def write(letter: str) -> None:
+        for number in range(4):
+            local.write(f"datasets/custom/happy/{number}.jpg", f"{letter}{number}".encode() * 100_000)
+
+    def cached() -> int:
+        return sum(path.stat().st_size for path in (tmp_path / "blobs").glob("??/*"))
+
+    bound = 2**20
+    write("a")
+    ingest(local, config(cache_max_bytes=bound), tmp_path)
+    write("b")
+    second = ingest(local, config(cache_max_bytes=bound), tmp_path)
+    assert 800_000 < cached() <= bound
+    assert contents(second)["happy/0.jpg"] == b"b0" * 100_000
+
+
+def test_a_source_larger_than_the_cache_is_refused_before_anything_is_fetched(local, tmp_path):
+    local.write("datasets/custom/happy/0.jpg", bytes(2**20 + 1))
+    with pytest.raises(InputError, match="cache_max_bytes = 1048576"):
+        ingest(local, config(cache_max_bytes=2**20), tmp_path)
+    assert not list((tmp_path / "blobs").glob("??/*"))
+
+
+def test_an_image_beyond_the_limit_is_refused_by_name(local, tmp_path):
+    local.write("datasets/custom/happy/huge.jpg", bytes(5000))
+    with pytest.raises(InputError, match=r"happy/huge\.jpg: 5000 bytes"):
+        ingest(local, config(max_image_bytes=4000), tmp_path)
+
+
+def test_a_run_killed_at_any_point_goes_on_and_ends_the_same(local, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "_SAVE_EVERY_S", 0.02)
+    for number in range(600):
+        path = local.root / f"datasets/custom/{('happy', 'sad')[number % 2]}/{number:04}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"image %d" % number)
+    whole = ingest(local, config(), tmp_path / "undisturbed")
+    work = tmp_path / "killed"
+    for blobs in (1, 100, 250, 400):
+        run = multiprocessing.get_context("fork").Process(
+            target=ingest, args=(local, config(max_threads=1), work)
+        )
+        run.start()
+        deadline = time.monotonic() + 60
+        while len(list((work / "blobs").glob("??/*"))) < blobs and time.monotonic() < deadline:
+            time.sleep(0.005)
+        run.kill()
+        run.join()
+        assert run.exitcode == -signal.SIGKILL
+    last = ingest(local, config(), work)
+    assert 0 < last.sources[0].reused < 600
+    assert last.fingerprint == whole.fingerprint
+    assert contents(last) == contents(whole)
+
+
+# --- tars
+
+
+def tar_of(members: dict[str, bytes], *others: tarfile.TarInfo) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for info in others:
+            tar.addfile(info)
+    return packed.getvalue()
+
+
+def test_a_tars_members_count_as_if_they_lay_beside_it(store, tmp_path):
+    store.write(
+        "datasets/custom/a.tar", tar_of({"./happy/1.jpg": b"one", "sad/2.png": b"two", "sad/.x.jpg": b"-"})
+    )
+    store.write("datasets/custom/fatigue/b.tar", tar_of({"3.jpg": b"three"}))
+    store.write("datasets/custom/happy/4.jpg", b"four")
+    first = ingest(store, config(), tmp_path)
+    assert contents(first) == {
+        "happy/1.jpg": b"one",
+        "sad/2.png": b"two",
+        "fatigue/3.jpg": b"three",
+        "happy/4.jpg": b"four",
+    }
+    second = ingest(store, config(), tmp_path)
+    assert (second.sources[0].fetched, second.sources[0].reused) == (0, 3)
+    assert second.fingerprint == first.fingerprint
+
+
+def test_a_webdataset_tar_takes_each_class_from_its_cls_file(local, tmp_path):
+    shard = tar_of({"0001.jpg": b"one", "0001.cls": b"happy\n", "0002.cls": b"Fatigue", "0002.png": b"two"})
+    local.write("datasets/custom/shard-000.tar", shard)
+    assert contents(ingest(local, config(), tmp_path)) == {
+        "happy/0001.jpg": b"one",
+        "Fatigue/0002.png": b"two",
+    }
+
+
+def link(name: str, kind: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+@pytest.mark.parametrize(
+    ("packed", "complaint"),
+    [
+        (tar_of({"/happy/1.jpg": b"x"}), "key"),
+        (tar_of({"happy/../../1.jpg": b"x"}), "key"),
+        (tar_of({}, link("happy/1.jpg", tarfile.SYMTYPE)), "link"),
+        (tar_of({}, link("happy/1.jpg", tarfile.LNKTYPE)), "link"),
+        (tar_of({}, link("happy/1.jpg", tarfile.CHRTYPE)), "link, device"),
+        (tar_of({"happy/1.jpg": bytes(5000)}), "5000 bytes, the limit is 4000"),
+        (tar_of({"happy/1.jpg": bytes(3000)})[:2000], "ends inside|unexpected end"),
+        (tar_of({"contempt/1.jpg": b"x"}), "contempt"),
+        (tar_of({"1.jpg": b"x", "1.cls": b"3"}), "known class"),
+        (b"this is no tar" * 100, "pack it again"),
+        (b"", "pack it again"),
+    ],
+)
+def test_a_tar_that_is_damaged_or_reaches_out_is_refused_by_name(local, tmp_path, packed, complaint):
+    local.write("datasets/custom/a.tar", packed)
+    with pytest.raises(InputError, match=rf"a\.tar.*({complaint})"):
+        ingest(local, config(max_image_bytes=4000), tmp_path)
+    manifest = tmp_path / "manifests" / "custom.json"
+    assert json.loads(manifest.read_bytes())["objects"] == []
+    assert list((tmp_path / "blobs" / "incoming").iterdir()) == []
+
+
+def test_one_key_in_two_places_is_refused_naming_both(local, tmp_path):
+    local.write("datasets/custom/a.tar", tar_of({"happy/1.jpg": b"one"}))
+    local.write("datasets/custom/happy/1.jpg", b"another")
+    with pytest.raises(InputError, match=r"happy/1\.jpg.*a\.tar and in happy/1\.jpg"):
+        ingest(local, config(), tmp_path)
