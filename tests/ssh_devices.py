@@ -52,6 +52,11 @@ class SshDevice:
         link = self.root / "current"
         return link.readlink().name if link.is_symlink() else None
 
+    def runs(self, release: Path) -> None:
+        """As after an earlier rollout: the device has this release, and no other."""
+        shutil.copytree(release, self.root / "releases" / release.name)
+        (self.root / "current").symlink_to(f"releases/{release.name}")
+
     def start(self) -> None:
         config = self.folder / "sshd_config"
         config.write_text(_CONFIG.format(port=self.device.port, folder=self.folder))

@@ -25,7 +25,6 @@ import contextlib
 import fcntl
 import hashlib
 import importlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -34,7 +33,6 @@ import shutil
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 
 VERSION = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
@@ -297,7 +295,7 @@ def switch(root, args):
     pending = {
         "version": args.version,
         "previous": current_version(root),
-        "token": uuid.uuid4().hex,
+        "token": os.urandom(16).hex(),
         "boot_id": boot_id(),
         "deadline": time.monotonic() + args.confirm_within_s,
     }
@@ -396,9 +394,11 @@ def health():
 
 def installed_runtime():
     """(package, version) of the runtime without the cost of importing it, or (None, None)."""
+    from importlib import metadata  # costs more than the rest of a command
+
     for _, package in RUNTIMES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return package, importlib.metadata.version(package)
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return package, metadata.version(package)
     return None, None
 
 
@@ -432,12 +432,14 @@ def inspect(root, args):
 
 def load_model(directory, manifest, threads):
     """(interpreter, runtime) with the runtime's default delegate, as the application will run it."""
+    from importlib import metadata
+
     for module, package in RUNTIMES:
         try:
             runtime = importlib.import_module(f"{module}.interpreter")
         except ImportError:
             continue
-        version = importlib.metadata.version(package)
+        version = metadata.version(package)
         refuse_if_too_old(package, version, manifest)
         interpreter = runtime.Interpreter(model_path=str(directory / manifest["model"]), num_threads=threads)
         interpreter.allocate_tensors()

@@ -118,11 +118,11 @@ def test_killed_at_any_step_of_a_switch_current_is_a_whole_release_and_ends_as_t
     reached = []
     for step in range(1, 40):
         program = ("-c", _KILL_AT_STEP, str(step), str(PROGRAM))
-        answer = ask(root, "switch", "--version", new, "--confirm-within-s", 0.3, program=program)
+        answer = ask(root, "switch", "--version", new, "--confirm-within-s", 0.1, program=program)
         reached.append(current(root))
         assert reached[-1] in (old, new)
         assert (root / "current" / "model_int8.tflite").is_file()
-        time.sleep(0.35)
+        time.sleep(0.15)
         assert ask(root, "inspect")["current"] == old
         if answer["ok"]:
             break

@@ -49,7 +49,7 @@ def test_every_device_runs_the_release_and_reports_its_latency(three, tiny_relea
 def test_the_next_release_replaces_it_and_a_repeat_changes_nothing(ssh_device, tiny_releases):
     old, new = tiny_releases
     fleet = fleet_of([ssh_device])
-    roll_out(old, fleet, QUICK)
+    ssh_device.runs(old)
     (second,) = roll_out(new, fleet, QUICK).devices
     assert (second.outcome, second.previous_release, second.running_release) == (
         "updated",
@@ -82,7 +82,7 @@ def test_another_host_key_than_the_pinned_one_is_refused_with_both_fingerprints(
 
 def test_too_slow_a_release_is_not_switched_to(ssh_device, tiny_releases):
     old, new = tiny_releases
-    roll_out(old, fleet_of([ssh_device]), QUICK)
+    ssh_device.runs(old)
     link = (ssh_device.root / "current").lstat().st_mtime_ns
     result = roll_out(new, fleet_of([ssh_device]), TOO_STRICT)
     (outcome,) = result.devices
@@ -101,7 +101,8 @@ def test_a_failed_canary_spares_the_other_devices(three, tiny_releases):
 
 def test_a_stopped_rollout_takes_its_own_devices_back(three, tiny_releases):
     old, new = tiny_releases
-    roll_out(old, fleet_of(three), QUICK)
+    for device in three:
+        device.runs(old)
     (three[2].root / "releases" / new.name).write_text("in the way: staging fails on this device")
     result = roll_out(new, fleet_of(three), QUICK)
     assert result.stopped and not result.accepted
@@ -138,7 +139,7 @@ def test_a_damaged_release_is_refused_before_any_device_is_spoken_to(ssh_device,
 def test_a_connection_lost_after_the_switch_ends_on_the_release_before(ssh_device, tiny_releases, tmp_path):
     """The device's own Python hangs in the check after the switch, until our deadline ends the connection."""
     old, new = tiny_releases
-    roll_out(old, fleet_of([ssh_device]), QUICK)
+    ssh_device.runs(old)
     slow = tmp_path / "python"
     slow.write_text(
         '#!/bin/sh\ncase "$*" in *" check "*--current*) exec sleep 30;; esac\n'
@@ -176,7 +177,7 @@ def test_a_hot_or_throttled_device_says_why_it_is_not_judged():
 
 def test_a_throttled_device_is_inconclusive_and_keeps_its_release(ssh_device, tiny_releases):
     old, new = tiny_releases
-    roll_out(old, fleet_of([ssh_device]), QUICK)
+    ssh_device.runs(old)
     # what a Pi's firmware answers when the power supply is too weak
     vcgencmd = Path(ssh_device.folder) / "bin" / "vcgencmd"
     vcgencmd.parent.mkdir()
