@@ -22,7 +22,7 @@ from storage.objects import ObjectInfo, check_key
 _log = logging.getLogger(__name__)
 
 _CONNECT_S = 5
-_READ_S = 30
+_READ_S = 20
 _ATTEMPTS = 3
 _REFUSED = {
     "AccessDenied",
@@ -84,8 +84,8 @@ class S3Store:
 
     def upload(self, path: Path, key: str) -> None:
         check_key(key)
-        with self._explained("write", key):
-            self._client.upload_file(str(path), self.bucket, self.prefix + key)
+        with path.open("rb") as file, self._explained("write", key):
+            self._client.upload_fileobj(file, self.bucket, self.prefix + key)
 
     def exists(self, key: str) -> bool:
         # a listing, because it tells a missing bucket from a missing object and HEAD doesn't
