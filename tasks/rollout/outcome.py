@@ -56,6 +56,21 @@ class DeviceOutcome(BaseModel, frozen=True, title="Device"):
     benchmark: LatencyFigures | None = None
     seconds: float = 0.0
 
+    def row(self) -> dict[str, str | float | None]:
+        """For a Prefect table artifact, the report or a terminal."""
+        figures = self.benchmark
+        return {
+            "device": self.device,
+            "outcome": self.outcome,
+            "running": self.running_release or "",
+            "p50 ms": round(figures.p50_ms, 3) if figures else None,
+            "p95 ms": round(figures.p95_ms, 3) if figures else None,
+            "p99 ms": round(figures.p99_ms, 3) if figures else None,
+            "FPS": round(figures.fps, 1) if figures else None,
+            "machine": figures.machine["model"] if figures else "",
+            "reason": self.reason,
+        }
+
 
 class FleetOutcome(BaseModel, frozen=True, title="Fleet"):
     release: str
@@ -98,20 +113,5 @@ class FleetOutcome(BaseModel, frozen=True, title="Fleet"):
         return len(self.updated) == len(self.devices)
 
     def table(self) -> list[dict[str, str | float | None]]:
-        """One row a device, for a Prefect table artifact, the report or a terminal."""
-        return [_row(device) for device in self.devices]
-
-
-def _row(device: DeviceOutcome) -> dict[str, str | float | None]:
-    figures = device.benchmark
-    return {
-        "device": device.device,
-        "outcome": device.outcome,
-        "running": device.running_release or "",
-        "p50 ms": round(figures.p50_ms, 3) if figures else None,
-        "p95 ms": round(figures.p95_ms, 3) if figures else None,
-        "p99 ms": round(figures.p99_ms, 3) if figures else None,
-        "FPS": round(figures.fps, 1) if figures else None,
-        "machine": figures.machine["model"] if figures else "",
-        "reason": device.reason,
-    }
+        """One row a device."""
+        return [device.row() for device in self.devices]
