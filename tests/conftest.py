@@ -1,3 +1,3 @@
 """Session-wide fixtures live in plugins, one noun a module."""
 
-pytest_plugins = ["tests.s3_server", "tests.ssh_devices", "tests.releases"]
+pytest_plugins = ["tests.s3_server", "tests.ssh_devices", "tests.releases", "tests.prefect_server"]

@@ -12,7 +12,8 @@ from storage.errors import InputError
 def test_a_preset_fills_in_what_nobody_gave():
     config = load_config(None, {"preset": "highest_speed"})
     assert config.train.model.architecture == "custom_light"
-    assert (config.train.model.input_px, config.train.batch_size, config.train.model.dropout) == (120, 64, 0.2)
+    model = config.train.model
+    assert (model.input_px, config.train.batch_size, model.dropout) == (120, 64, 0.2)
 
 
 def test_the_file_wins_over_the_preset_and_an_option_over_the_file(tmp_path):
