@@ -16,8 +16,7 @@ from tasks.classes import CLASSES
 from tasks.evaluate.compare import Paired
 from tasks.evaluate.figures import Evaluation
 
-Share = Field(ge=0, le=1)
-Unit = Literal["", "MB", "ms", "points", "pairs", "partitions", "million instructions"]
+Unit = Literal["share", "points", "MB", "ms", "", "million"]
 
 
 class GateConfig(BaseModel):
@@ -136,7 +135,7 @@ class Figures(BaseModel, frozen=True):
 
 
 class Check(BaseModel, frozen=True):
-    """One target: `margin` is the distance to it in `unit`, positive where it is reached."""
+    """One target: `margin` is the distance to it in `unit` ("": a count), positive where reached."""
 
     name: str
     value: float | None
@@ -210,7 +209,7 @@ def _base_checks(candidate: Figures, targets: GateConfig) -> list[Check]:
         _at_most("model size", size, targets.max_model_mb, "MB"),
         _at_most("latency on this host", candidate.host_latency_ms, targets.max_latency_ms, "ms"),
         _at_most("quantization loss", _quantization_loss(candidate), targets.max_quantization_loss, "points"),
-        _at_most("leaked pairs", candidate.leaked_pairs, targets.max_leaked_pairs, "pairs"),
+        _at_most("leaked pairs", candidate.leaked_pairs, targets.max_leaked_pairs, ""),
     ]
 
 
@@ -237,8 +236,8 @@ def _floor_checks(candidate: Figures, targets: GateConfig) -> list[Check]:
 
 def _limit_checks(candidate: Figures, targets: GateConfig) -> list[Check]:
     limits = [
-        ("delegate partitions", candidate.delegate_partitions, targets.max_delegate_partitions, "partitions"),
-        ("instructions", candidate.instructions_m, targets.max_instructions_m, "million instructions"),
+        ("delegate partitions", candidate.delegate_partitions, targets.max_delegate_partitions, ""),
+        ("instructions", candidate.instructions_m, targets.max_instructions_m, "million"),
     ]
     return [_at_most(name, value, limit, unit) for name, value, limit, unit in limits if limit is not None]
 
@@ -273,7 +272,7 @@ def _quantization_loss(figures: Figures) -> float | None:
 
 
 def _at_least(
-    name: str, value: float | None, target: float, interval: tuple[float, float] | None, unit: Unit = ""
+    name: str, value: float | None, target: float, interval: tuple[float, float] | None, unit: Unit = "share"
 ) -> Check:
     return _check(name, value, target, "at least", unit, interval)
 
@@ -301,7 +300,8 @@ def _check(
 def _reason(
     name: str, value: float, target: float, sense: str, unit: Unit, interval: tuple[float, float] | None
 ) -> str:
-    distance = f"{abs(value - target) * 100:.2g} points" if unit == "" else _show(abs(value - target), unit)
+    gap = abs(value - target)
+    distance = f"{100 * gap:.2g} points" if unit == "share" else _show(gap, unit)
     where = "exactly" if value == target else f"{distance} {'over' if value > target else 'under'}"
     reason = f"{name} {_show(value, unit)} is {where} {_show(target, unit)}"
     if interval and value >= target > interval[0]:
@@ -310,4 +310,4 @@ def _reason(
 
 
 def _show(value: float, unit: Unit) -> str:
-    return f"{value:.4g} {unit}".rstrip()
+    return f"{value:.3g} {unit.removeprefix('share')}".rstrip()

@@ -41,6 +41,7 @@ __all__ = [
     "compare",
     "evaluate",
     "evaluate_model",
+    "evaluate_predictions",
     "load_predictions",
     "predict",
 ]
@@ -58,13 +59,29 @@ def evaluate(
 
     Raises InputError for a split without images, ModelError for a model that can't be run on it.
     """
-    started = time.monotonic()
-    images = load_split(data.directory, split)
-    if not len(images.labels):
+    images = load_split(data.directory, split).images
+    if not len(images):
         raise InputError(
             f"{data.directory}: the {split} split has no image; look at the counts in metadata.json"
         )
-    probabilities = predict(model_path, images.images, config.batch_size)
+    started = time.monotonic()
+    probabilities = predict(model_path, images, config.batch_size)
+    seconds = time.monotonic() - started
+    return evaluate_predictions(probabilities, model_path, data, out_dir, name, split, config, seconds)
+
+
+def evaluate_predictions(
+    probabilities: np.ndarray,
+    model_path: Path,
+    data: PreparedData,
+    out_dir: Path,
+    name: str,
+    split: str = "test",
+    config: EvaluateConfig = EvaluateConfig(),  # noqa: B008 - frozen
+    seconds: float = 0.0,
+) -> Evaluation:
+    """The same from probabilities float32 (N, 5) that are there already; `seconds` is how long they took."""
+    images = load_split(data.directory, split)
     figures = measure(probabilities, images.labels, images.sources, data.sources, config)
     out_dir.mkdir(parents=True, exist_ok=True)
     table = reliability(probabilities, images.labels, config.calibration_bins)
@@ -80,7 +97,7 @@ def evaluate(
         json_path=out_dir / f"{name}_evaluation.json",
         predictions_path=_save_predictions(out_dir / f"{name}_predictions.npz", probabilities, images),
         pictures=_draw(figures, table, probabilities, images, out_dir, name, config),
-        seconds=time.monotonic() - started,
+        seconds=seconds,
     )
     _write(evaluation.json_path, evaluation.model_dump_json(indent=2).encode())
     return evaluation

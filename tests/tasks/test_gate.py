@@ -43,7 +43,7 @@ def test_a_good_first_model_passes_with_the_default_targets():
         ({"model_bytes": 11_200_000}, "model size", "model size 11.2 MB is 1.2 MB over 10 MB"),
         ({"host_latency_ms": 250.0}, "latency on this host", "250 ms is 50 ms over 200 ms"),
         ({"float_accuracy": 0.9}, "quantization loss", "4 points is 1 points over 3 points"),
-        ({"leaked_pairs": 2}, "leaked pairs", "2 pairs is 2 pairs over 0 pairs"),
+        ({"leaked_pairs": 2}, "leaked pairs", "leaked pairs 2 is 2 over 0"),
     ],
 )
 def test_each_missed_target_rejects_with_its_distance_in_plain_words(changed, name, reason):

@@ -1,0 +1,145 @@
+import re
+
+import pytest
+
+from tasks.gate import Figures, judge
+from tasks.register import Release
+from tasks.report import (
+    model_card_markdown,
+    summary_markdown,
+    write_model_card,
+    write_report,
+)
+from tasks.report.formats import duration, megabytes, outcome_words
+from tasks.rollout import DeviceOutcome, FleetOutcome
+from tests.tasks.small_run import latency, small_run
+
+
+@pytest.fixture(scope="module")
+def rejected(tmp_path_factory):
+    return small_run(tmp_path_factory.mktemp("night"), min_accuracy=0.999)
+
+
+@pytest.fixture
+def accepted(rejected):
+    return rejected.model_copy(update={"verdict": rejected.verdict.model_copy(update={"passed": True})})
+
+
+@pytest.fixture
+def release(tmp_path):
+    return Release(version="20261122-031500-abab", uri="s3://b/m", manifest_sha256="cd", directory=tmp_path)
+
+
+def fleet(*outcomes):
+    devices = [
+        DeviceOutcome(
+            device=f"pi-{number}",
+            outcome=outcome,
+            reason=f"<{outcome}> | because",
+            benchmark=latency(10 + number) if outcome == "updated" else None,
+        )
+        for number, outcome in enumerate(outcomes)
+    ]
+    return FleetOutcome(release="r", devices=tuple(devices), max_latency_ms=200)
+
+
+def test_a_report_is_one_file_that_asks_nothing_of_the_network(rejected, tmp_path):
+    page = write_report(rejected, tmp_path).read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert not re.findall(r"<script|<link|@import|url\(|src=\"(?!data:)", page)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_rejected_run_says_first_what_was_missed_and_that_no_device_was_touched(rejected, tmp_path):
+    page = write_report(rejected, tmp_path).read_text()
+    assert rejected.outcome == "Rejected"
+    assert page.index("Missed targets: accuracy") < page.index("<main>")
+    assert "No device was touched" in page
+    for check in rejected.verdict.checks:
+        assert check.name in page
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "word", "headline"),
+    [
+        (("updated", "updated"), "Deployed", "runs on 2 of 2 devices"),
+        (("updated", "unreachable"), "PartlyDeployed", "runs on 1 of 2 devices"),
+        (("updated", "failed"), "RolloutFailed", "runs on 1 of 2 devices"),
+        (("unreachable", "inconclusive"), "NotDeployed", "runs on 0 of 2 devices"),
+        ((), "Registered", "no fleet was asked for"),
+    ],
+)
+def test_no_device_is_claimed_that_was_not_updated(accepted, release, outcomes, word, headline, tmp_path):
+    run = accepted.model_copy(update={"release": release, "fleet": fleet(*outcomes)})
+    assert run.outcome == word
+    assert headline in run.headline
+    page = write_report(run, tmp_path).read_text()
+    assert all(f'<span class="pill {outcome}">' in page for outcome in outcomes)
+
+
+def test_the_slowest_device_is_the_latency_shown(accepted, release, tmp_path):
+    run = accepted.model_copy(update={"release": release, "fleet": fleet("updated", "failed", "updated")})
+    assert run.slowest_p95_ms == latency(12).p95_ms
+    assert "Latency, slowest device" in write_report(run, tmp_path).read_text()
+
+
+def test_text_from_a_device_can_not_break_the_page_or_a_table(accepted, release, tmp_path):
+    run = accepted.model_copy(update={"release": release, "fleet": fleet("updated")})
+    assert "&lt;updated&gt; | because" in write_report(run, tmp_path).read_text()
+    assert "<updated> \\| because" in summary_markdown(run)
+
+
+def test_a_report_without_pictures_advice_and_comparison_still_stands(rejected, tmp_path):
+    bare = rejected.model_copy(
+        update={
+            "evaluations": {"int8": rejected.int8.model_copy(update={"pictures": {}})},
+            "agreement": None,
+            "advice": (),
+        }
+    )
+    page = write_report(bare, tmp_path).read_text()
+    assert "data:image" not in page
+    assert "What to try next" not in page
+    assert summary_markdown(bare)
+    assert model_card_markdown(bare)
+
+
+def test_a_figure_that_was_not_measured_is_called_so(rejected, tmp_path):
+    run = rejected.model_copy(update={"verdict": judge(Figures(), rejected.targets)})
+    assert write_report(run, tmp_path).read_text().count(">not measured<") == len(run.verdict.checks)
+    assert "None" not in summary_markdown(run)
+
+
+def test_the_summary_is_small_enough_for_an_artifact_and_names_every_check_and_class(rejected):
+    text = summary_markdown(rejected)
+    assert len(text.encode()) < 60_000
+    assert "data:image" not in text
+    for name in [check.name for check in rejected.verdict.checks] + list(rejected.int8.per_class):
+        assert f"| {name} |" in text
+
+
+def test_every_row_of_a_markdown_table_has_as_many_cells_as_its_head(rejected, release):
+    run = rejected.model_copy(update={"release": release, "fleet": fleet("updated", "failed")})
+    for text in (summary_markdown(run), model_card_markdown(run)):
+        tables = [block for block in re.split(r"\n(?!\|)", text) if "|---" in block]
+        assert len(tables) >= 3
+        for table in tables:
+            rows = [line for line in table.splitlines() if line.startswith("|")]
+            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, table
+
+
+def test_the_model_card_gives_use_data_figures_limits_and_the_law(rejected, tmp_path):
+    markdown, html = write_model_card(rejected, tmp_path)
+    text = markdown.read_text()
+    for heading in ("Intended use", "Data", "Figures", "Limits"):
+        assert f"## {heading}" in text
+        assert f"<h2>{heading}</h2>" in html.read_text()
+    assert "Article 5(1)(f)" in text
+    assert rejected.data.fingerprint in text
+    assert html.read_text().count("<table>") == 3
+
+
+def test_quantities_are_written_for_people():
+    assert (megabytes(770_000), megabytes(8_520), megabytes(None)) == ("0.77 MB", "8.5 kB", "-")
+    assert (duration(4.26), duration(312.5), duration(7_260)) == ("4.3 s", "5 min 12 s", "2 h 1 min")
+    assert outcome_words("PartlyDeployed") == "Partly deployed"
