@@ -1,0 +1,36 @@
+"""Convert: a Keras model in, TFLite files that have been loaded and run out.
+
+In: the path of a .keras model, uint8 (N, P, P, C) to softmax float32 (N, 5), and its data set.
+Out: ConvertedModels: model_int8.tflite (uint8 in and out), model_float16.tflite, model_float32.tflite.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect import get_run_logger, task
+
+from tasks.convert.config import ConvertConfig, ConvertedModels, TensorInfo, TfliteModel
+from tasks.convert.conversion import convert
+
+if TYPE_CHECKING:
+    from tasks.prepare import PreparedData
+
+__all__ = ["ConvertConfig", "ConvertedModels", "TensorInfo", "TfliteModel", "convert", "convert_model"]
+
+
+@task(name="convert")
+def convert_model(
+    model_path: Path, data: "PreparedData", config: ConvertConfig, out_dir: Path
+) -> ConvertedModels:
+    """Convert, load and run every format."""
+    log = get_run_logger()
+    converted = convert(model_path, data, config, out_dir)
+    for model in converted.models.values():
+        log.info(
+            "%s: %.2f MB, %s pieces in the delegate, p95 %.2f ms on this machine",
+            model.path.name,
+            model.bytes / 1e6,
+            model.delegate_partitions,
+            model.host_latency_ms["p95"],
+        )
+    return converted

@@ -1,0 +1,67 @@
+"""What conversion is told, and what it hands on."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+Format = Literal["int8", "float16", "float32"]
+
+
+class ConvertConfig(BaseModel, frozen=True, extra="forbid", title="Conversion to TFLite"):
+    """Formats to write and how INT8 is calibrated."""
+
+    formats: tuple[Format, ...] = Field(
+        ("int8", "float16", "float32"),
+        description="Formats to write: int8 (released to devices, always written), float16, float32.",
+    )
+    calibration_images: int = Field(
+        500,
+        ge=1,
+        le=20_000,
+        description="Real training images that set the INT8 ranges, 1 to 20000; augmented ones are left out.",
+    )
+    benchmark_runs: int = Field(
+        100,
+        ge=10,
+        le=10_000,
+        description="Timed runs on this machine, 10 to 10000, after a tenth as warm-up.",
+    )
+
+
+class TensorInfo(BaseModel, frozen=True, extra="forbid"):
+    """An input or output: real value = (stored value - zero_point) * scale; scale 0 means not quantized."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float
+    zero_point: int
+
+
+class TfliteModel(BaseModel, frozen=True, extra="forbid"):
+    """A file that ai-edge-litert has loaded and run with its default delegate on this machine."""
+
+    format: Format
+    path: Path
+    bytes: int
+    sha256: str
+    input: TensorInfo
+    output: TensorInfo
+    min_runtime_version: str
+    delegate_partitions: int | None
+    undelegated: tuple[str, ...]
+    """Operations that run outside of the delegate's partitions, in order."""
+    widened: tuple[str, ...] = ()
+    """Tensors whose range had to be widened for XNNPACK (`tasks.convert.ranges`)."""
+    host_latency_ms: dict[str, float]
+
+
+class ConvertedModels(BaseModel, frozen=True, extra="forbid"):
+    """The files by format."""
+
+    models: dict[str, TfliteModel]
+
+    @property
+    def int8(self) -> TfliteModel:
+        """The one that devices run."""
+        return self.models["int8"]

@@ -1,0 +1,132 @@
+"""Every format of one model: convert, try out in the runtime, give the file its name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from storage.errors import InputError, ModelError
+from tasks.convert.config import ConvertConfig, ConvertedModels, Format, TfliteModel
+from tasks.convert.formats import to_tflite
+from tasks.convert.ranges import MARGIN, widen
+
+if TYPE_CHECKING:
+    from tasks.prepare import PreparedData
+
+_TRIAL_TIMEOUT_S = 300
+_MOST_REPAIRS = 3
+
+
+def convert(model_path: Path, data: PreparedData, config: ConvertConfig, out_dir: Path) -> ConvertedModels:
+    """Write model_<format>.tflite under `out_dir`, each loaded and run in ai-edge-litert first.
+
+    Calibrates on real (not augmented) training images only. Raises ModelError where a file can't be
+    converted, loaded or run, naming the operation where the runtime allows to tell.
+    """
+    import keras
+
+    try:
+        network = keras.models.load_model(model_path, compile=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{model_path}: Keras can't load it: {error}; expected a .keras model") from error
+    images = calibration_images(data, config.calibration_images)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    formats = dict.fromkeys(("int8", *config.formats))
+    return ConvertedModels(
+        models={name: _convert_one(network, name, images, config, out_dir) for name in formats}
+    )
+
+
+def calibration_images(data: PreparedData, count: int) -> np.ndarray:
+    """At most `count` real training images uint8 (K, P, P, C), spread evenly over the split's order."""
+    from tasks.prepare.splits import load_split
+
+    train = load_split(data.directory, "train")
+    real = np.flatnonzero(~train.augmented)
+    if not len(real):
+        raise InputError(f"{data.directory}: no real training image to calibrate INT8 on, expected some.")
+    return train.images[real[np.linspace(0, len(real) - 1, min(count, len(real))).astype(int)]]
+
+
+def _convert_one(
+    network, format_: Format, images: np.ndarray, config: ConvertConfig, out_dir: Path
+) -> TfliteModel:
+    content = to_tflite(network, format_, images)
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".convert-") as directory:
+        part = Path(directory) / "model.tflite"
+        part.write_bytes(content)
+        tried, widened = _try_and_repair(part, images[0], config.benchmark_runs)
+        path = part.replace(out_dir / f"model_{format_}.tflite")
+    content = path.read_bytes()
+    return TfliteModel(
+        format=format_,
+        path=path,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        min_runtime_version=min_runtime_version(content),
+        widened=widened,
+        **tried,
+    )
+
+
+def _try_and_repair(path: Path, image: np.ndarray, runs: int) -> tuple[dict, tuple[str, ...]]:
+    """Run the file; where XNNPACK refuses it for ranges that are too narrow, widen them and run it again."""
+    widened: list[str] = []
+    for _ in range(_MOST_REPAIRS):
+        tried = run_in_runtime(path, image, runs)
+        if "error" not in tried:
+            return tried, tuple(widened)
+        factors = {suspect["tensor"]: suspect["ratio"] * MARGIN for suspect in tried["suspects"]}
+        repaired = widen(path.read_bytes(), factors) if factors else None
+        if repaired is None:
+            break
+        path.write_bytes(repaired)
+        widened += [suspect["operation"] for suspect in tried["suspects"]]
+    raise ModelError(_refusal(path, tried))
+
+
+def run_in_runtime(path: Path, image: np.ndarray, runs: int) -> dict:
+    """What `tasks/convert/trial.py` says of a file: its figures, or `error` and `suspects`.
+
+    Raises ModelError where the runtime dies, hangs, or computes something else than numbers.
+    """
+    # -P: the program's folder stays off the import path, where its siblings' names could hide a library's
+    command = [sys.executable, "-P", str(Path(__file__).with_name("trial.py")), str(path), str(runs)]
+    try:
+        done = subprocess.run(command, input=image.tobytes(), capture_output=True, timeout=_TRIAL_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(f"{path}: ai-edge-litert did not finish {runs} runs in {error.timeout} s") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise ModelError(f"{path}: ai-edge-litert ended with exit status {done.returncode}: {' '.join(said)}")
+    tried = json.loads(done.stdout)
+    if not tried.pop("finite", True):
+        raise ModelError(f"{path}: the outputs hold NaN or infinity; look at the run's training history")
+    return tried
+
+
+def _refusal(path: Path, tried: dict) -> str:
+    suspects = ", ".join(f"{s['operation']} (factor {s['ratio']:.0f})" for s in tried["suspects"])
+    return (
+        f"{path.name}: ai-edge-litert with its default delegate can't load it: {tried['error']} "
+        f"Operations out of XNNPACK's range (factor below 256): {suspects or 'none found'}. "
+        "Train with train.model.activation = relu6, or another architecture."
+    )
+
+
+def min_runtime_version(model: bytes) -> str:
+    """The oldest TFLite runtime that knows all of the model's operations, from the file's metadata."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model))
+    for entry in tree.metadata or []:
+        if entry.name == b"min_runtime_version":
+            return bytes(tree.buffers[entry.buffer].data).rstrip(b"\0").decode()
+    return ""

@@ -1,0 +1,76 @@
+"""A Keras network to the bytes of a .tflite file.
+
+In: a network uint8 (N, P, P, C) to float32 (N, 5), calibration images uint8 (K, P, P, C).
+Out: batch 1. INT8 takes uint8 (1, P, P, C) with scale 1 and zero point 0, the camera's own bytes, and gives
+uint8 (1, 5) with the tensor's own scale; float16 and float32 take and give float32, pixels as 0 to 255.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from storage.errors import ModelError
+
+if TYPE_CHECKING:
+    import keras
+
+    from tasks.convert.config import Format
+
+
+def to_tflite(network: keras.Model, format_: Format, images: np.ndarray) -> bytes:
+    """Convert with TensorFlow's converter; `images` calibrate INT8. Raises ModelError where it refuses."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([_frozen(network)])
+    if format_ != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if format_ == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if format_ == "int8":
+        converter.representative_dataset = lambda: representative_dataset(images)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.uint8
+    try:
+        with warnings.catch_warnings():
+            # said of the step before calibration; the converter goes on to calibrate
+            warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
+            return converter.convert()
+    except Exception as error:  # of many kinds, ConverterError, RuntimeError and ValueError among them
+        raise ModelError(f"{network.name} can't be converted to {format_}: {error}") from error
+
+
+def representative_dataset(images: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Each image, and the first once more with a black and a white pixel.
+
+    These two pixels pin the input's range to 0..255 and so its scale to exactly 1.
+    """
+    whole_range = images[:1].copy()
+    whole_range.flat[0], whole_range.flat[-1] = 0, 255
+    for image in (*images, whole_range[0]):
+        yield [image[None].astype(np.float32)]
+
+
+def _frozen(network: keras.Model):
+    """The network as one function of a float32 image (1, P, P, C), its weights constants, dropout off.
+
+    With the network's own uint8 input the graph would begin with a float CAST, which no delegate takes.
+    """
+    import keras
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    shape = network.input_shape[1:]
+    floating = keras.models.clone_model(
+        network, input_tensors=keras.Input(shape, dtype="float32", name="image")
+    )
+    floating.set_weights(network.get_weights())
+
+    @tf.function(input_signature=[tf.TensorSpec((1, *shape), tf.float32, name="image")])
+    def probabilities(image):
+        return floating(image, training=False)
+
+    return convert_variables_to_constants_v2(probabilities.get_concrete_function())
