@@ -58,6 +58,7 @@ class Measured(BaseModel, frozen=True):
     model_bytes: int | None = None
     latency_ms: float | None = None
     delegate_partitions: int | None = None
+    undelegated: tuple[str, ...] = ()
     layer_errors: tuple[LayerError, ...] = ()
 
 
@@ -219,8 +220,9 @@ def split_graph(run: Measured) -> Advice | None:
     if run.delegate_partitions is None or run.delegate_partitions <= 1:
         return None
     changes: dict[str, Value] = {"train.model.activation": "relu6"}
+    outside = f"; outside of them run {', '.join(sorted(set(run.undelegated)))}" if run.undelegated else ""
     return Advice(
-        finding=f"The INT8 graph runs in {run.delegate_partitions} pieces.",
+        finding=f"The INT8 graph runs in {run.delegate_partitions} pieces{outside}.",
         likely_cause="The delegate has no INT8 kernel for some operation (hard-swish is one), and tensors "
         "are copied around each.",
         changes=_new(run, changes if run.train.model.architecture == "mobilenet_v3_small" else {}),
@@ -293,10 +295,14 @@ def poor_calibration(run: Measured) -> Advice | None:
     """ECE over POOR_CALIBRATION."""
     if run.int8.ece <= POOR_CALIBRATION:
         return None
+    too_sure = run.int8.mean_confidence > run.int8.accuracy
+    changes: dict[str, Value] = {"train.label_smoothing": 0.1}
+    if not too_sure:
+        changes = {"train.label_smoothing": 0.0, "train.augmentation.mixup_alpha": 0.0}
     return Advice(
-        finding=f"Confidence and accuracy differ by {run.int8.ece:.2f} on average (ECE).",
-        likely_cause="Training to hard labels makes a network too sure, soft targets too modest.",
-        changes=_new(run, {"train.label_smoothing": 0.0 if run.train.label_smoothing else 0.1}),
+        finding=f"The model is too {'sure' if too_sure else 'modest'}: ECE {run.int8.ece:.2f}.",
+        likely_cause="Hard labels and long training make a network too sure, soft targets too modest.",
+        changes=_new(run, changes),
     )
 
 

@@ -82,6 +82,7 @@ class Evaluation(BaseModel, frozen=True):
     macro_f1_ci: Interval
     auc: float | None
     ece: float
+    mean_confidence: float
     per_class: dict[str, ClassFigures]
     per_source: dict[str, SourceFigures]
     confusion: list[list[int]]
@@ -186,6 +187,7 @@ def measure(
         "images": len(labels),
         "accuracy": float(right.mean()),
         "accuracy_ci": share_interval(int(right.sum()), len(right)),
+        "mean_confidence": float(probabilities.max(1).mean()),
         "auc": None if None in areas else float(np.mean(areas)),
         "per_class": classes,
         "per_source": source_figures(right, sources, names),

@@ -152,7 +152,9 @@ def test_loss_by_quantization_names_the_layers_that_lose_most(measured, evaluati
 
 
 def test_a_graph_in_pieces_names_hard_swish_where_the_network_has_it(measured):
-    assert only(measured({"delegate_partitions": 19})).changes == {"train.model.activation": "relu6"}
+    advice = only(measured({"delegate_partitions": 19, "undelegated": ("HARD_SWISH", "HARD_SWISH")}))
+    assert "19 pieces; outside of them run HARD_SWISH." in advice.finding
+    assert advice.changes == {"train.model.activation": "relu6"}
     native = TrainConfig(model=ModelConfig(architecture="resnet_native"))
     assert only(measured({"delegate_partitions": 2, "train": native})).changes == {}
 
@@ -186,9 +188,10 @@ def test_a_small_test_split_is_called_uncertain_with_the_images_it_would_take(me
     assert "4,000 test images" in advice.beyond_config
 
 
-def test_poor_calibration_advises_label_smoothing(measured):
-    run = measured(ece=0.2)
-    assert only(run).changes == {"train.label_smoothing": 0.1}
+def test_a_model_that_is_too_sure_gets_label_smoothing_and_a_modest_one_less_of_it(measured):
+    assert only(measured(ece=0.2, mean_confidence=0.97)).changes == {"train.label_smoothing": 0.1}
+    smoothed = measured({"train": TrainConfig(label_smoothing=0.2)}, ece=0.2, mean_confidence=0.6)
+    assert only(smoothed).changes == {"train.label_smoothing": 0.0}
 
 
 def test_a_change_that_the_config_holds_already_is_not_advised(measured):
