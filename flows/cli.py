@@ -137,6 +137,7 @@ def _fleet(given: argparse.Namespace) -> int:
     from flows.config import store_uri
     from storage.objects import open_store
     from storage.registry import Registry
+    from tasks.rollout import DeviceOutcome
 
     registry = Registry(open_store(store_uri(given.store)))
     champion = registry.champion()

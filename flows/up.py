@@ -86,8 +86,8 @@ def _await_health(url: str, server: subprocess.Popen, log: Path) -> None:
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise StressVisionError(
-                f"the Prefect server ended with status {server.returncode} (see {log}): is another one running "
-                "on this port? Then try `stress-vision up --port` with another number."
+                f"the Prefect server ended with status {server.returncode} (see {log}): is another one "
+                "running on this port? Then try `stress-vision up --port` with another number."
             )
         try:
             with urllib.request.urlopen(url, timeout=2):

@@ -41,7 +41,9 @@ def create_artifacts(inputs: ReportInputs, markdown: str) -> None:
 
 
 def create_fleet_artifact(fleet: FleetOutcome) -> None:
-    create_table_artifact(fleet.table(), key="fleet", description=f"Devices after rolling out {fleet.release}")
+    create_table_artifact(
+        fleet.table(), key="fleet", description=f"Devices after rolling out {fleet.release}"
+    )
 
 
 @task(name="publish-report")

@@ -31,7 +31,7 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid", title="Rollout"):
     max_latency_ms: float | None = Field(
         None, gt=0, le=10_000, description="Limit for p95 of a frame, milliseconds; empty: that of the gate."
     )
-    benchmark: BenchmarkConfig = BenchmarkConfig()
+    benchmark: BenchmarkConfig = Field(BenchmarkConfig(), description="How each device is measured.")
 
     @field_validator("waves")
     @classmethod
