@@ -5,22 +5,19 @@ Out: ConvertedModels: model_int8.tflite (uint8 in and out), model_float16.tflite
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prefect import get_run_logger, task
 
 from tasks.convert.config import ConvertConfig, ConvertedModels, TensorInfo, TfliteModel
 from tasks.convert.conversion import convert
-
-if TYPE_CHECKING:
-    from tasks.prepare import PreparedData
+from tasks.prepare import PreparedData
 
 __all__ = ["ConvertConfig", "ConvertedModels", "TensorInfo", "TfliteModel", "convert", "convert_model"]
 
 
-@task(name="convert")
+@task
 def convert_model(
-    model_path: Path, data: "PreparedData", config: ConvertConfig, out_dir: Path
+    model_path: Path, data: PreparedData, config: ConvertConfig, out_dir: Path
 ) -> ConvertedModels:
     """Convert, load and run every format."""
     log = get_run_logger()

@@ -1,14 +1,11 @@
 """Every format of one model: convert, try out in the runtime, give the file its name."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +13,7 @@ from storage.errors import InputError, ModelError
 from tasks.convert.config import ConvertConfig, ConvertedModels, Format, TfliteModel
 from tasks.convert.formats import to_tflite
 from tasks.convert.ranges import MARGIN, widen
-
-if TYPE_CHECKING:
-    from tasks.prepare import PreparedData
+from tasks.prepare import PreparedData
 
 _TRIAL_TIMEOUT_S = 300
 _MOST_REPAIRS = 3

@@ -5,23 +5,16 @@ Out: batch 1. INT8 takes uint8 (1, P, P, C) with scale 1 and zero point 0, the c
 uint8 (1, 5) with the tensor's own scale; float16 and float32 take and give float32, pixels as 0 to 255.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from storage.errors import ModelError
-
-if TYPE_CHECKING:
-    import keras
-
-    from tasks.convert.config import Format
+from tasks.convert.config import Format
 
 
-def to_tflite(network: keras.Model, format_: Format, images: np.ndarray) -> bytes:
+def to_tflite(network, format_: Format, images: np.ndarray) -> bytes:
     """Convert with TensorFlow's converter; `images` calibrate INT8. Raises ModelError where it refuses."""
     import tensorflow as tf
 
@@ -54,7 +47,7 @@ def representative_dataset(images: np.ndarray) -> Iterator[list[np.ndarray]]:
         yield [image[None].astype(np.float32)]
 
 
-def _frozen(network: keras.Model):
+def _frozen(network):
     """The network as one function of a float32 image (1, P, P, C), its weights constants, dropout off.
 
     With the network's own uint8 input the graph would begin with a float CAST, which no delegate takes.

@@ -5,16 +5,13 @@ Out: TrainedModel, whose final_model.keras maps uint8 (N, P, P, C) to softmax fl
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prefect import get_run_logger, task
 
+from tasks.prepare import PreparedData
 from tasks.train.config import AugmentationConfig, ModelConfig, OptimizerConfig, TrainConfig
 from tasks.train.fit import TrainedModel, train
 from tasks.train.progress import finished_files
-
-if TYPE_CHECKING:
-    from tasks.prepare import PreparedData
 
 __all__ = [
     "AugmentationConfig", "ModelConfig", "OptimizerConfig", "TrainConfig", "TrainedModel",
@@ -22,9 +19,9 @@ __all__ = [
 ]  # fmt: skip
 
 
-@task(name="train")
+@task
 def train_model(
-    store_uri: str, data: "PreparedData", config: TrainConfig, experiment_id: str, work_dir: Path
+    store_uri: str, data: PreparedData, config: TrainConfig, experiment_id: str, work_dir: Path
 ) -> TrainedModel:
     """Train in `work_dir`/experiments/<experiment_id> and keep the experiment in the store."""
     from storage.objects import open_store

@@ -5,20 +5,12 @@ resolution, before the network enlarges them: 48x48 pixels instead of 160x160x3,
 in one operation. The result is rounded to uint8, so that the network only ever sees what a camera gives.
 """
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 from tasks.train.config import AugmentationConfig
 
-if TYPE_CHECKING:
-    import tensorflow as tf
 
-
-def augment(
-    images: tf.Tensor, labels: tf.Tensor, config: AugmentationConfig, seed: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def augment(images, labels, config: AugmentationConfig, seed):
     """Change a batch at random; `seed` int64 (2,) decides all of it."""
     import tensorflow as tf
 
@@ -40,7 +32,7 @@ def augment(
     return tf.cast(tf.clip_by_value(tf.round(x), 0, 255), tf.uint8), labels
 
 
-def _warps(count: int, px: int, config: AugmentationConfig, seeds: list[tf.Tensor]) -> tf.Tensor:
+def _warps(count: int, px: int, config: AugmentationConfig, seeds):
     """Maps float32 (count, 8) from output to input: x' = a0·x + a1·y + a2, y' = a3·x + a4·y + a5."""
     import tensorflow as tf
 
@@ -59,14 +51,14 @@ def _warps(count: int, px: int, config: AugmentationConfig, seeds: list[tf.Tenso
     return tf.stack([a0, a1, a2, a3, a4, a5, tf.zeros((count,)), tf.zeros((count,))], axis=1)
 
 
-def _uniform(shape: tuple[int, ...], extent: float, seed: tf.Tensor) -> tf.Tensor:
+def _uniform(shape: tuple[int, ...], extent: float, seed):
     """Values in ± extent."""
     import tensorflow as tf
 
     return tf.random.stateless_uniform(shape, seed, -1.0, 1.0) * extent
 
 
-def _mixup(x: tf.Tensor, labels: tf.Tensor, alpha: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _mixup(x, labels, alpha: float, seed):
     """Zhang et al., 2017: each image blended with the reversed batch, by shares from Beta(alpha, alpha)."""
     import tensorflow as tf
 

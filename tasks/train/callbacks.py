@@ -1,29 +1,23 @@
 """What happens at the end of every epoch: stop, slow down, log, keep the weights, commit."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tasks.train.config import TrainConfig
 from tasks.train.progress import WRITING_BEST, WRITING_EPOCH, Progress, commit_epoch, describe
-
-if TYPE_CHECKING:
-    import keras
 
 _COUNTERS = ("wait", "best", "best_epoch", "cooldown_counter")
 
 
 def epoch_callbacks(
-    network: keras.Model,
+    network,
     config: TrainConfig,
     directory: Path,
     progress: Progress,
     images: int,
     report: Callable[[str], None],
-) -> list[keras.callbacks.Callback]:
+):
     """Callbacks of one `fit`, in the order in which they have to run; `images` is the count per epoch."""
     from keras import callbacks
 
@@ -36,7 +30,7 @@ def epoch_callbacks(
     return [*patient, log, every, *_validating_average(network, config, best), finish]
 
 
-def _patient_callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
+def _patient_callbacks(config: TrainConfig):
     from keras import callbacks
 
     patient = [callbacks.EarlyStopping(config.monitor, patience=config.early_stopping_patience)]
@@ -46,7 +40,7 @@ def _patient_callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
     return patient
 
 
-def _validating_average(network: keras.Model, config: TrainConfig, best) -> list[keras.callbacks.Callback]:
+def _validating_average(network, config: TrainConfig, best):
     """`best`; where configured, with the averaged weights put in around it and around validation.
 
     Keras' SwapEMAWeights swaps by addition, which rounds: a resumed run would end otherwise.
@@ -74,9 +68,7 @@ def _validating_average(network: keras.Model, config: TrainConfig, best) -> list
     return [swap_in, best, callbacks.LambdaCallback(on_epoch_end=put_trained)]
 
 
-def _finish_epochs(
-    network, config, directory, progress, counting, images, report
-) -> keras.callbacks.Callback:
+def _finish_epochs(network, config, directory, progress, counting, images, report):
     """Give the `counting` callbacks their counters back at first; commit and report each epoch."""
     from keras import callbacks
 
@@ -105,6 +97,6 @@ def _finish_epochs(
     return callbacks.LambdaCallback(on_train_begin=restore, on_epoch_end=finish)
 
 
-def _counters(callback: keras.callbacks.Callback) -> dict[str, float | None]:
+def _counters(callback) -> dict[str, float | None]:
     held = {name: getattr(callback, name) for name in _COUNTERS if hasattr(callback, name)}
     return {name: None if value is None else float(value) for name, value in held.items()}

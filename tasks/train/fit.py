@@ -5,28 +5,21 @@ model_config.json, experiment_config.json, training_history.json and .png, train
 checkpoints/.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from storage.errors import InputError, ModelError
+from storage.objects import ObjectStore
 from tasks.classes import CLASSES
+from tasks.prepare import PreparedData
 from tasks.train.config import TrainConfig
 from tasks.train.progress import BEST_MODEL, Progress, best_epoch, read_progress, write_atomically
-
-if TYPE_CHECKING:
-    import keras
-
-    from storage.objects import ObjectStore
-    from tasks.prepare import PreparedData
 
 _LIBRARIES = ("tensorflow", "keras", "numpy")
 
@@ -127,7 +120,7 @@ def _fit(splits, config: TrainConfig, directory: Path, progress: Progress, store
         keras.config.set_dtype_policy("float32")
 
 
-def _compiled_network(split, config: TrainConfig, steps: int, progress: Progress, store) -> keras.Model:
+def _compiled_network(split, config: TrainConfig, steps: int, progress: Progress, store):
     import keras
     import tensorflow as tf
 
@@ -149,7 +142,7 @@ def _compiled_network(split, config: TrainConfig, steps: int, progress: Progress
     return network
 
 
-def _resume(network: keras.Model, path: Path) -> None:
+def _resume(network, path: Path) -> None:
     """Load weights, the optimiser's state and the dropout layers' seeds."""
     network.optimizer.build(network.trainable_variables)
     try:
@@ -186,7 +179,7 @@ def _finish(splits, data: PreparedData, config: TrainConfig, directory: Path) ->
     )
 
 
-def _write_final_model(split, config: TrainConfig, directory: Path) -> tuple[keras.Model, Path]:
+def _write_final_model(split, config: TrainConfig, directory: Path):
     """The best epoch's weights in a float32 network without optimiser, and its description."""
     import keras
 

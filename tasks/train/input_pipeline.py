@@ -5,17 +5,10 @@ Every batch is a function of (seed, epoch, step) alone: a run that was killed se
 the very batches that an uninterrupted one sees.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from tasks.train.augmentation import augment
 from tasks.train.config import TrainConfig
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 _VALIDATION_BATCH = 256
 
@@ -25,7 +18,7 @@ def count_steps(images: int, batch_size: int) -> int:
     return max(1, images // batch_size)
 
 
-def training_batches(split, config: TrainConfig, first_epoch: int = 0) -> tf.data.Dataset:
+def training_batches(split, config: TrainConfig, first_epoch: int = 0):
     """All batches from `first_epoch` to the last one, shuffled anew in every epoch, augmented, in one row.
 
     `split` holds images uint8 (N, P, P, C) and votes float32 (N, 5).
@@ -52,7 +45,7 @@ def training_batches(split, config: TrainConfig, first_epoch: int = 0) -> tf.dat
     return numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def validation_batches(split) -> tf.data.Dataset:
+def validation_batches(split):
     """Validation images as they are, in order."""
     import tensorflow as tf
 

@@ -4,17 +4,10 @@ Soft labels (votes, mixup) train the network; Keras' precision, recall and AUC w
 any vote as right, so they are shown the class with the most votes.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from tasks.classes import CLASSES
 
-if TYPE_CHECKING:
-    import keras
 
-
-def new_metrics() -> list[keras.metrics.Metric]:
+def new_metrics():
     """Fresh metrics named accuracy, precision, recall and auc, for labels and predictions (N, 5)."""
     from keras import metrics
 
@@ -26,7 +19,7 @@ def new_metrics() -> list[keras.metrics.Metric]:
     ]
 
 
-def _against_first_label(kind: type[keras.metrics.Metric], **options) -> keras.metrics.Metric:
+def _against_first_label(kind, **options):
     from keras import ops
 
     class AgainstFirstLabel(kind):

@@ -6,21 +6,14 @@ training, the INT8 file and the device can't disagree. Scaling comes first: bili
 linear, so the order doesn't change the result, and 48x48 values are fewer than 160x160x3.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from tasks.classes import CLASSES
 from tasks.train.config import ModelConfig
-
-if TYPE_CHECKING:
-    import keras
 
 BACKBONE = "backbone"
 """Name of the layer that holds a pretrained network."""
 
 
-def build_network(config: ModelConfig, image_px: int, channels: int) -> keras.Model:
+def build_network(config: ModelConfig, image_px: int, channels: int):
     """Build a network with random weights for uint8 images (N, image_px, image_px, channels)."""
     import keras
 
@@ -58,7 +51,7 @@ def _mobilenet_v3_small(image, config: ModelConfig):
     return x
 
 
-def _backbone(config: ModelConfig) -> keras.Model:
+def _backbone(config: ModelConfig):
     """Keras' MobileNetV3Small without its top, with our batch-norm momentum and activation."""
     import keras
 

@@ -1,16 +1,9 @@
 """The optimiser and its learning rate."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from tasks.train.config import TrainConfig
 
-if TYPE_CHECKING:
-    import keras
 
-
-def new_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def new_optimizer(config: TrainConfig, steps_per_epoch: int):
     """The configured optimiser; with ema_momentum it also keeps the average of the weights."""
     from keras import optimizers
 

@@ -1,27 +1,20 @@
 """The weights that training starts with: ImageNet's, a file's, the object store's or another model's."""
 
-from __future__ import annotations
-
 import socket
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from storage.errors import ModelError
+from storage.objects import ObjectStore
 from tasks.train.config import TrainConfig
 from tasks.train.networks import BACKBONE
-
-if TYPE_CHECKING:
-    import keras
-
-    from storage.objects import ObjectStore
 
 _HOW = "give a Keras weights file of it: --train.model.weights PATH or store:KEY, or none to start at random"
 _DOWNLOAD_TIMEOUT_S = 20
 _STORE = "store:"
 
 
-def set_start_weights(network: keras.Model, config: TrainConfig, store: ObjectStore | None) -> None:
+def set_start_weights(network, config: TrainConfig, store: ObjectStore | None) -> None:
     """Give a new network the weights that `config` names; raises ModelError where they can't be had."""
     weights = config.model.weights
     if config.init_from:
@@ -36,7 +29,7 @@ def set_start_weights(network: keras.Model, config: TrainConfig, store: ObjectSt
         _load_file(network.get_layer(BACKBONE), Path(weights))
 
 
-def _copy_weights(network: keras.Model, path: Path) -> None:
+def _copy_weights(network, path: Path) -> None:
     import keras
 
     try:
@@ -68,7 +61,7 @@ def _imagenet_weights() -> list:
         socket.setdefaulttimeout(before)
 
 
-def _load_file(backbone: keras.Model, path: Path) -> None:
+def _load_file(backbone, path: Path) -> None:
     if not path.is_file():
         raise ModelError(f"Weights of MobileNetV3Small: no file {path}; {_HOW}.")
     try:
@@ -79,7 +72,7 @@ def _load_file(backbone: keras.Model, path: Path) -> None:
         ) from error
 
 
-def _load_from_store(backbone: keras.Model, key: str, store: ObjectStore | None) -> None:
+def _load_from_store(backbone, key: str, store: ObjectStore | None) -> None:
     if store is None:
         raise ModelError(f"Weights {_STORE}{key}: this run has no object store; {_HOW}.")
     with tempfile.TemporaryDirectory() as directory:
