@@ -25,6 +25,14 @@ class ObjectInfo(NamedTuple):
     """Opaque: differs whenever the content differs (an ETag, a file's times); equal content may have two."""
 
 
+class Downloaded(NamedTuple):
+    """What a download wrote."""
+
+    info: ObjectInfo
+    """The version that those bytes are: a newer one than was listed, where it changed since."""
+    sha256: str
+
+
 class ObjectStore(Protocol):
     """What every backend does; `tests/storage/test_contract.py` holds each of them to it."""
 
@@ -42,8 +50,8 @@ class ObjectStore(Protocol):
     def write(self, key: str, data: bytes) -> None:
         """Create or replace the object, atomically: a reader sees the old content or the new one."""
 
-    def download(self, key: str, path: Path) -> ObjectInfo:
-        """Write the object to the file `path`, atomically, and say which version those bytes are.
+    def download(self, key: str, path: Path) -> Downloaded:
+        """Write the object to the file `path`, atomically, and say what that was.
 
         All bytes are of one version; an object that changes while it is read is read once more, then refused.
         """
@@ -98,6 +106,14 @@ def check_key(key: str) -> str:
         raise InputError(
             f"object key {key!r}: has an empty, '.' or '..' part; expected a relative path like a/b.jpg"
         )
-    if "\0" in key or any("\ud800" <= character <= "\udfff" for character in key):
+    if "\0" in key or not _is_utf8(key):
         raise InputError(f"object key {key!r}: holds a NUL or bytes that aren't UTF-8; rename the object")
     return key
+
+
+def _is_utf8(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

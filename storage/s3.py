@@ -16,14 +16,15 @@ from functools import cached_property
 from pathlib import Path
 
 from storage.errors import MissingObject, StoreError
-from storage.local import replacing
-from storage.objects import ObjectInfo, check_key
+from storage.local import write_chunks
+from storage.objects import Downloaded, ObjectInfo, check_key
 
 _log = logging.getLogger(__name__)
 
 _CONNECT_S = 5
 _READ_S = 20
 _ATTEMPTS = 3
+_CONNECTIONS = 50
 _REFUSED = {
     "AccessDenied",
     "InvalidAccessKeyId",
@@ -64,23 +65,17 @@ class S3Store:
         with self._explained("write", key):
             self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data)
 
-    def download(self, key: str, path: Path) -> ObjectInfo:
+    def download(self, key: str, path: Path) -> Downloaded:
         # one GET, so the bytes are of one version, whatever happens to the object meanwhile
         check_key(key)
         with _falling_back():
             found = self._fast.get(self.prefix + key)
-            with replacing(path) as file:
-                for chunk in found:
-                    file.write(chunk)
-            return ObjectInfo(
-                key, found.meta["size"], _version(found.meta["e_tag"], found.meta["last_modified"])
-            )
+            return Downloaded(_fast_info(key, found.meta), write_chunks(path, found))
         with self._explained("read", key):
             found = self._get(key)
-        with replacing(path) as file:
-            for chunk in self._chunks(key, found["Body"]):
-                file.write(chunk)
-        return ObjectInfo(key, found["ContentLength"], _version(found.get("ETag"), found["LastModified"]))
+        version = _version(found.get("ETag"), found["LastModified"])
+        sha256 = write_chunks(path, self._chunks(key, found["Body"]))
+        return Downloaded(ObjectInfo(key, found["ContentLength"], version), sha256)
 
     def upload(self, path: Path, key: str) -> None:
         check_key(key)
@@ -112,6 +107,7 @@ class S3Store:
         return self._session.client(
             "s3",
             config=Config(
+                max_pool_connections=_CONNECTIONS,
                 connect_timeout=_CONNECT_S,
                 read_timeout=_READ_S,
                 retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},

@@ -33,7 +33,7 @@ from tasks.ingest.manifest import (
     fingerprint,
     load_objects,
 )
-from tasks.ingest.sources import LAYOUTS, Layout, Source, class_folder, find_layout, is_image
+from tasks.ingest.sources import LAYOUTS, Format, Layout, Source, class_folder, find_layout, is_tar
 
 __all__ = [
     "IngestConfig",
@@ -115,7 +115,7 @@ def ingest(
     if not sources:
         raise InputError(f"{store.uri}: no source holds any data; {LAYOUTS}")
     if any(source.fetched for source in sources):
-        evict(blobs, _referenced(work_dir), config.cache_max_bytes)
+        evict(blobs, lambda: _referenced(work_dir), config.cache_max_bytes)
     return Ingested(
         sources=sources,
         fingerprint=_combine(sources),
@@ -137,7 +137,7 @@ def _ingest_source(
             raise InputError(f"{place.uri}: no data of source {source.name!r}; {LAYOUTS}")
         return None
     wanted = [info for info in listed if info.key in layout.keys]
-    _check_sizes(place, wanted, config)
+    _check_sizes(place, layout.format, wanted, config)
     objects, fetched = bring_up_to_date(
         place,
         wanted,
@@ -148,9 +148,9 @@ def _ingest_source(
     return _summarise(source.name, layout, place, objects, fetched)
 
 
-def _check_sizes(place: Place, wanted: list[ObjectInfo], config: IngestConfig) -> None:
+def _check_sizes(place: Place, layout: Format, wanted: list[ObjectInfo], config: IngestConfig) -> None:
     for info in wanted:
-        if is_image(info.key) and info.size > config.max_image_bytes:
+        if layout == "class_folders" and not is_tar(info.key) and info.size > config.max_image_bytes:
             raise InputError(
                 f"{place.uri}/{info.key}: {info.size} bytes, images have at most max_image_bytes = "
                 f"{config.max_image_bytes}; remove it or raise the limit"

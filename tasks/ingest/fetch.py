@@ -10,6 +10,7 @@ from storage.errors import StoreError
 from storage.objects import ObjectInfo, ObjectStore
 from tasks.ingest.blobs import adopt, incoming, is_sound
 from tasks.ingest.manifest import SourceFile, SourceObject, load_objects, save_objects
+from tasks.ingest.sources import is_tar
 from tasks.ingest.tars import unpack
 
 _SAVE_EVERY_S = 5
@@ -94,13 +95,14 @@ def _fetched(
 def _fetch(place: Place, key: str, max_image_bytes: int) -> SourceObject:
     path = incoming(place.blobs)
     try:
-        info = place.store.download(f"{place.prefix}/{key}", path)
+        info, sha256 = place.store.download(f"{place.prefix}/{key}", path)
         if path.stat().st_size != info.size:
             raise StoreError(f"{place.uri}/{key}: {path.stat().st_size} bytes came, expected {info.size}")
-        if key.lower().endswith(".tar"):
+        if is_tar(key):
             files = unpack(path, place.uri, key, place.blobs, max_image_bytes)
         else:
-            files = (SourceFile(key, info.size, adopt(place.blobs, path)),)
+            adopt(place.blobs, path, sha256)
+            files = (SourceFile(key, info.size, sha256),)
         return SourceObject(key, info.size, info.version, files)
     finally:
         path.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field
@@ -84,6 +83,11 @@ def check_classes(where: str, images: Iterable[str]) -> None:
         )
 
 
+def is_tar(key: str) -> bool:
+    """Whether the key is a tar's by its suffix."""
+    return key.lower().endswith(".tar")
+
+
 def is_image(key: str) -> bool:
     """Whether the key is an image's by its suffix, and not hidden."""
     return _kind(key) == "image"
@@ -102,8 +106,7 @@ def _kind(key: str) -> str:
                 return kind
         if key.lower() == "groups.csv":
             return "groups"
-    suffix = PurePosixPath(key).suffix.lower()
-    return "image" if suffix in _IMAGE else "tar" if suffix == ".tar" else "other"
+    return "image" if key.lower().endswith(_IMAGE) else "tar" if is_tar(key) else "other"
 
 
 def _choose_format(source: Source, where: str, kinds: set[str]) -> Format:

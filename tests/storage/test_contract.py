@@ -1,5 +1,6 @@
 """What every object store guarantees, held against both backends."""
 
+import hashlib
 import threading
 
 import pytest
@@ -31,9 +32,10 @@ def test_a_file_goes_up_and_comes_down_unchanged(store, tmp_path):
     )  # more than one part of an S3 upload, more than one chunk of a download
     (tmp_path / "up").write_bytes(content)
     store.upload(tmp_path / "up", "big.npz")
-    info = store.download("big.npz", tmp_path / "new folder" / "down")
+    downloaded = store.download("big.npz", tmp_path / "new folder" / "down")
     assert (tmp_path / "new folder" / "down").read_bytes() == content
-    assert [info] == store.list()
+    assert [downloaded.info] == store.list()
+    assert downloaded.sha256 == hashlib.sha256(content).hexdigest()
 
 
 def test_a_listing_is_of_a_folder_not_of_a_name_prefix(store):
