@@ -24,7 +24,7 @@ from tasks.prepare.pixels import PixelFile
 from tasks.prepare.threads import Pool
 
 STATISTICS = ("brightness", "contrast", "sharpness")
-"""Mean grey level, its standard deviation, and the Laplacian's (Pech-Pacheco et al., 2000, use its square)."""
+"""Mean grey level, its standard deviation, and the Laplacian's (Pech-Pacheco et al., 2000, square it)."""
 
 _USAGE_NAMES = ("Training", "PublicTest", "PrivateTest")
 _FERPLUS_FILE = "fer2013new.csv"
@@ -120,27 +120,28 @@ def _read_csv(
 
 
 def _data_file(name: str, files: dict[str, SourceFile]) -> str:
-    keys = [key for key in files if PurePosixPath(key).name != _FERPLUS_FILE]
-    wanted = [key for key in keys if PurePosixPath(key).name.startswith("fer2013.")] or keys
-    if len(wanted) != 1:
+    keys = [key for key in files if not _is_ferplus(key)]
+    if len(keys) != 1:
         raise InputError(
-            f"{name}: expected one fer2013.csv (plain, .gz, .xz or .zip), got {sorted(wanted)[:5]}"
+            f"{name}: expected one fer2013.csv (plain, .gz, .xz or .zip), got {sorted(keys)[:5]}"
         )
-    return wanted[0]
+    return keys[0]
+
+
+def _is_ferplus(key: str) -> bool:
+    return PurePosixPath(key).name.lower().startswith(_FERPLUS_FILE)
 
 
 def _ferplus_table(name: str, files: dict[str, SourceFile], blobs: Path) -> np.ndarray:
     for key, file in files.items():
-        if PurePosixPath(key).name == _FERPLUS_FILE:
+        if _is_ferplus(key):
             return read_ferplus(blob_path(blobs, file.sha256), f"{name}: {key}")
     raise InputError(f"{name}: no {_FERPLUS_FILE}; put it beside fer2013.csv or set label_set to fer2013")
 
 
 def _csv_block(name: str, rows: Rows, table: np.ndarray | None, config: PrepareConfig) -> Block:
-    if table is None:
-        votes = _FER2013_VOTES[rows.emotions]
-    else:
-        votes = table[np.minimum(rows.rows, len(table) - 1)]
+    rated = table is not None
+    votes = table[np.minimum(rows.rows, len(table) - 1)] if rated else _FER2013_VOTES[rows.emotions]
     ids = [
         f"{name}:{_USAGE_NAMES[usage]}:{row}"
         for usage, row in zip(rows.usages.tolist(), rows.rows.tolist(), strict=True)
@@ -207,8 +208,8 @@ def _judge_faults(name: str, blocks: list[Block], max_bad_share: float) -> dict:
     if len(faults) > max_bad_share * total:
         first = "; ".join(f"{where}: {why}" for where, why in faults[:3])
         raise InputError(
-            f"{name}: {len(faults)} of {total} images can't be read, more than max_bad_share = {max_bad_share:g} "
-            f"allows; the first: {first}"
+            f"{name}: {len(faults)} of {total} images can't be read, more than max_bad_share = "
+            f"{max_bad_share:g} allows; the first: {first}"
         )
     listed = [{"where": where, "why": why} for where, why in faults[:_LISTED]]
     return {"count": len(faults), "of": total, "share": len(faults) / max(total, 1), "listed": listed}

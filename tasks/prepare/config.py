@@ -32,7 +32,7 @@ class PrepareConfig(BaseModel):
         0.5,
         ge=0,
         lt=1,
-        description="A FER+ majority must hold more than this share of an image's votes (the paper's code: 0.5)",
+        description="A FER+ label must hold more than this share of an image's votes (paper: 0.5)",
     )
     split: Literal["stratified", "official"] = Field(
         "stratified",
@@ -59,13 +59,16 @@ class PrepareConfig(BaseModel):
         5.0, ge=0, le=128, description="Images whose grey levels deviate less than this are dropped as blank"
     )
     near_duplicate: float = Field(
-        0.95, ge=0.8, le=1, description="Images whose fingerprints correlate more than this are one image"
+        0.90,
+        ge=0.8,
+        le=1,
+        description="Images that correlate more than this, once aligned, are one photo, 0 to 1",
     )
     same_scene: float = Field(
-        0.80,
+        0.75,
         ge=0.5,
         le=1,
-        description="Photos numbered in a row that correlate more than this are one person",
+        description="Photos of near file numbers that correlate more are one person, 0 to 1",
     )
     max_photo_mpx: float = Field(
         50.0, gt=0, le=170, description="Photos of more megapixels are refused unread (decompression bombs)"

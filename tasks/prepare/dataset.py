@@ -11,11 +11,13 @@ import numpy as np
 from storage.errors import InputError
 from tasks.classes import CLASSES
 from tasks.ingest import Ingested
+from tasks.prepare.audit import audit
 from tasks.prepare.collection import Collection, collect
 from tasks.prepare.config import SPLITS, PrepareConfig, PreparedData
-from tasks.prepare.duplicates import join, number_copies
+from tasks.prepare.grouping import find_groups
 from tasks.prepare.labels import UNLABELLED, resolve
 from tasks.prepare.metadata import describe
+from tasks.prepare.pictures import draw
 from tasks.prepare.pixels import PixelFile
 from tasks.prepare.splits import Candidates, assign
 from tasks.prepare.threads import Pool
@@ -70,27 +72,26 @@ def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory
         PixelFile(directory.parent / "pixels", config.image_px, config.channels) as pixels,
     ):
         images = collect(ingested, config, pixels, pool)
-        arrangement = arrange(images, config)
-        added = {name: write_split(directory, name, images, arrangement, config, pool) for name in SPLITS}
-        metadata = describe(images, arrangement, config) | {
-            "fingerprint": fingerprint,
-            "augmented": added["train"],
-        }
-        (directory / "metadata.json").write_text(json.dumps(metadata, indent=1))
+        arrangement = arrange(images, config, pool)
+        for name in SPLITS:
+            write_split(directory, name, images, arrangement, config, pool)
+        metadata = describe(images, arrangement, config) | {"fingerprint": fingerprint}
+        metadata["audit"] = audit(directory, images, arrangement.findings, config)
+        metadata["pictures"] = draw(directory, images, arrangement, metadata)
+    (directory / "metadata.json").write_text(json.dumps(metadata, indent=1))
 
 
-def arrange(images: Collection, config: PrepareConfig) -> Arrangement:
-    """Copies, groups, labels and split of every image. InputError where an expected class is left with none."""
-    copies = number_copies(images.hashes)
-    labels = resolve(images.votes, copies, config)
-    blank = images.statistics[:, 1] < config.blank_std
-    use = np.where(blank, UNLABELLED, labels.use)
-    groups = join(len(copies), np.empty((0, 2), np.int64))
-    groups = copies
+def arrange(images: Collection, config: PrepareConfig, pool: Pool) -> Arrangement:
+    """Groups, label and split of every image. InputError where an expected class is left with none."""
+    findings = find_groups(images, config, pool)
+    labels = resolve(images.votes, findings.copies, config)
+    use = np.where(findings.blank, UNLABELLED, labels.use)
     strata = labels.labels.astype(np.int64) * len(images.names) + images.sources
-    splits = assign(Candidates(groups, strata, images.hashes, use, images.usages, images.sources), config)
+    splits = assign(
+        Candidates(findings.groups, strata, images.hashes, use, images.usages, images.sources), config
+    )
     _check_classes(labels.labels[splits >= 0], config)
-    return Arrangement(labels, copies, groups, blank, splits)
+    return Arrangement(findings, labels, splits)
 
 
 def _check_classes(labels: np.ndarray, config: PrepareConfig) -> None:

@@ -36,12 +36,12 @@ def describe(images: Collection, arrangement: Arrangement, config: PrepareConfig
         "read": {name: int((images.sources == number).sum()) for number, name in enumerate(images.names)},
         "unreadable": images.unreadable,
         "dropped": _dropped(arrangement),
+        "conflicting_labels": _conflicts(arrangement),
         "statistics": {
             name: {"mean": float(column.mean()), "std": float(column.std())}
             for name, column in zip(STATISTICS, images.statistics[splits >= 0].T, strict=True)
         },
         "warnings": _warnings(images, labels, splits, counts),
-        "pictures": {},
         "config": config.model_dump(mode="json"),
     }
 
@@ -60,14 +60,21 @@ def _per_source(images: Collection, labels: np.ndarray, chosen: np.ndarray) -> d
 def _dropped(arrangement: Arrangement) -> dict[str, int]:
     """Images that are in no split, by the first reason that applies."""
     labels, out = arrangement.labels, arrangement.splits < 0
-    leaked = (arrangement.splits == LEAKED) & ~arrangement.blank
-    dropped = {"blank": int((out & arrangement.blank).sum()), "leaked": int(leaked.sum())}
-    rest = out & ~arrangement.blank & ~leaked
+    leaked = (arrangement.splits == LEAKED) & ~arrangement.findings.blank
+    dropped = {"blank": int((out & arrangement.findings.blank).sum()), "leaked": int(leaked.sum())}
+    rest = out & ~arrangement.findings.blank & ~leaked
     return dropped | {
         reason: int((rest & (labels.reasons == number)).sum())
         for number, reason in enumerate(REASONS)
         if reason
     }
+
+
+def _conflicts(arrangement: Arrangement) -> dict[str, int]:
+    """Distinct images whose copies disagree, and how many of them the majority could not settle."""
+    first, labels = arrangement.findings.first, arrangement.labels
+    mine = labels.conflicting[first]
+    return {"distinct_images": int(mine.sum()), "unsettled": int((mine & (labels.reasons[first] > 0)).sum())}
 
 
 def _warnings(images: Collection, labels: np.ndarray, splits: np.ndarray, counts: dict) -> list[str]:

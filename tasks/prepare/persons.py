@@ -1,11 +1,13 @@
 """Which photos show one person: as the user's `groups.csv` says, else by runs of file numbers.
 
 `groups.csv` lies at the top of a source: header `file,group`, a key relative to the source a row
-(`fatigue/10.jpg,driver-3`). Photos that it doesn't name fall under the rule of `frame_links`.
+(`fatigue/10.jpg,driver-3`). Photos that it doesn't name fall under the rule of `neighbouring_frames`.
 """
 
 import csv
 import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from storage.errors import InputError
 from tasks.ingest import SourceFile, blob_path
 
 GROUPS_FILE = "groups.csv"
+FRAME_GAP = 10
+"""Photos may miss from a run: in-car sets lose the frames in which no face was found."""
 
 _NUMBERED = re.compile(rb"^(.*?)(\d+)\.[A-Za-z]+$", re.DOTALL)
 
@@ -36,18 +40,34 @@ def read_persons(name: str, files: dict[str, SourceFile], blobs: Path) -> dict[s
     return persons
 
 
-def frame_candidates(ids: np.ndarray, max_gap: int) -> np.ndarray:
-    """Pairs (k, 2) of photos that may be neighbouring video frames.
+def same_person(persons: dict[str, str], ids: np.ndarray) -> np.ndarray:
+    """Pairs (k, 2) that chain the images of each group of a `groups.csv`."""
+    members = {}
+    for place, name in enumerate(ids.tolist()):
+        if group := persons.get(name.decode()):
+            members.setdefault(group, []).append(place)
+    return _pairs(pair for places in members.values() for pair in pairwise(places))
 
-    Those are photos of one folder and one name pattern whose numbers follow each other, at most `max_gap`
-    apart. Rows of a CSV are no photos and have none.
+
+def neighbouring_frames(persons: dict[str, str], ids: np.ndarray) -> np.ndarray:
+    """Pairs (k, 2) of photos that may be frames of one video.
+
+    They lie in one folder under one name pattern, their numbers at most `FRAME_GAP` apart, and no
+    `groups.csv` speaks of them. Whether they look alike is for `duplicates` to say.
     """
     numbered = {}
     for place, name in enumerate(ids.tolist()):
-        if match := _NUMBERED.match(name):
+        if name.decode() not in persons and (match := _NUMBERED.match(name)):
             numbered.setdefault(match[1], []).append((int(match[2]), place))
-    pairs = []
-    for run in numbered.values():
-        run.sort()
-        pairs += [(a, b) for (m, a), (n, b) in zip(run, run[1:], strict=False) if n - m <= max_gap]
-    return np.array(pairs, np.int64).reshape(-1, 2)
+    return _pairs(pair for run in numbered.values() for pair in _within_gap(sorted(run)))
+
+
+def _within_gap(run: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    for place, (number, image) in enumerate(run):
+        for later, other in run[place + 1 : place + 1 + FRAME_GAP]:
+            if later - number <= FRAME_GAP:
+                yield image, other
+
+
+def _pairs(found: Iterable[tuple[int, int]]) -> np.ndarray:
+    return np.array(list(found), np.int64).reshape(-1, 2)

@@ -13,6 +13,7 @@ from tasks.prepare.archive import write_npz
 from tasks.prepare.augment import Alterations, alter, plan
 from tasks.prepare.collection import Collection
 from tasks.prepare.config import SPLITS, PrepareConfig
+from tasks.prepare.grouping import Findings
 from tasks.prepare.labels import Labels
 from tasks.prepare.pixels import CHUNK
 from tasks.prepare.threads import Pool
@@ -22,11 +23,10 @@ from tasks.prepare.threads import Pool
 class Arrangement:
     """What was decided about each of N images."""
 
+    findings: Findings
     labels: Labels
-    copies: np.ndarray
-    groups: np.ndarray
-    blank: np.ndarray
     splits: np.ndarray
+    """int8 (N,): see `splits.assign`."""
 
 
 def write_split(
@@ -36,8 +36,8 @@ def write_split(
     arrangement: Arrangement,
     config: PrepareConfig,
     pool: Pool,
-) -> int:
-    """Write `<name>_data.npz`, shuffled; train is filled up to target_per_class. The number of altered images."""
+) -> None:
+    """Write `<name>_data.npz`, shuffled; train is filled up to `target_per_class`."""
     rng = np.random.default_rng([config.seed, SPLITS.index(name)])
     real = np.flatnonzero(arrangement.splits == SPLITS.index(name))
     target = config.target_per_class if name == "train" else 0
@@ -54,7 +54,6 @@ def write_split(
     }
     chunks = _chunks(images, numbers, order - len(real), extra, pool)
     write_npz(directory / f"{name}_data.npz", columns, chunks, (len(numbers), *images.pixels.shape))
-    return len(extra.bases)
 
 
 def _chunks(images: Collection, numbers: np.ndarray, places: np.ndarray, extra: Alterations, pool: Pool):

@@ -1,0 +1,95 @@
+"""The proof that a finished data set doesn't leak, taken from its files, and what a naive split would leak.
+
+In: the three NPZ files and the pairs that `grouping` found. Out: a dictionary for metadata.json; the gate
+reads `audit["leak_free"]`.
+"""
+
+from hashlib import blake2b
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from tasks.prepare.collection import Collection
+from tasks.prepare.config import SPLITS, PrepareConfig
+from tasks.prepare.grouping import Findings
+from tasks.prepare.splits import Split, load_split
+
+
+def audit(directory: Path, images: Collection, findings: Findings, config: PrepareConfig) -> dict:
+    """Pairs across the written splits (exact by hash of the written pixels, near by the pairs found)."""
+    splits = {name: load_split(directory, name) for name in SPLITS}
+    counts = _count_in_splits(splits, images, findings)
+    exact = sum(len(a & b) for a, b in combinations([_hashes(split) for split in splits.values()], 2))
+    train = splits["train"]
+    real = set(train.ids[~train.augmented].tolist())
+    strangers = sum(name not in real for name in train.ids[train.augmented].tolist())
+    found = {
+        "exact_pairs_across": exact,
+        "near_pairs_across": _across(counts, findings.near),
+        "same_person_pairs_across": _across(counts, findings.frames),
+        "augmented_from_outside_train": strangers,
+        "augmented_outside_train": int(splits["val"].augmented.sum() + splits["test"].augmented.sum()),
+    }
+    return {
+        "leak_free": not any(found.values()),
+        **found,
+        "naive_random_split": _naive(findings, config),
+        "found": _found(findings),
+        "thresholds": {"near_duplicate": config.near_duplicate, "same_scene": config.same_scene},
+    }
+
+
+def _hashes(split: Split) -> set[bytes]:
+    return {blake2b(split.images[place]).digest() for place in np.flatnonzero(~split.augmented)}
+
+
+def _count_in_splits(splits: dict[str, Split], images: Collection, findings: Findings) -> np.ndarray:
+    """How many copies of each distinct image the files hold, int (D, 3)."""
+    order = np.argsort(images.ids)
+    counts = np.zeros((len(findings.first), len(SPLITS)), np.int64)
+    for place, split in enumerate(splits.values()):
+        rows = order[np.searchsorted(images.ids, split.ids[~split.augmented], sorter=order)]
+        np.add.at(counts[:, place], findings.copies[rows], 1)
+    return counts
+
+
+def _across(counts: np.ndarray, pairs: np.ndarray) -> int:
+    """Pairs of images, of which there are `counts` copies in each split, that lie in two splits."""
+    first, second = counts[pairs[:, 0]], counts[pairs[:, 1]]
+    return int((first.sum(axis=1) * second.sum(axis=1) - (first * second).sum(axis=1)).sum())
+
+
+def _naive(findings: Findings, config: PrepareConfig) -> dict[str, int]:
+    """Leaks of a random split of the same images, blank ones left out, by the same shares."""
+    rng = np.random.default_rng(config.seed)
+    shares = (config.train_share, config.val_share, config.test_share)
+    splits = rng.choice(len(SPLITS), len(findings.copies), p=shares)
+    counts = np.zeros((len(findings.first), len(SPLITS)), np.int64)
+    np.add.at(counts, (findings.copies[~findings.blank], splits[~findings.blank]), 1)
+    exact = (counts.sum(axis=1) ** 2 - (counts**2).sum(axis=1)).sum() // 2
+    twins = np.stack([np.arange(len(counts))] * 2, axis=1)
+    linked = np.concatenate([twins, findings.near, findings.near[:, ::-1]])
+    in_train = np.zeros(len(counts), bool)
+    np.logical_or.at(in_train, linked[:, 0], counts[linked[:, 1], 0] > 0)
+    return {
+        "exact_pairs_across": int(exact),
+        "near_pairs_across": _across(counts, findings.near),
+        "same_person_pairs_across": _across(counts, findings.frames),
+        "test_images": int(counts[:, 2].sum()),
+        "test_images_with_a_twin_in_train": int(counts[in_train, 2].sum()),
+    }
+
+
+def _found(findings: Findings) -> dict[str, int]:
+    sizes = np.bincount(findings.copies)
+    return {
+        "images": len(findings.copies),
+        "distinct_images": len(findings.first),
+        "groups_of_copies": int((sizes > 1).sum()),
+        "near_pairs": len(findings.near),
+        "same_person_pairs": len(findings.frames),
+        "groups": int(findings.groups.max()) + 1,
+        "largest_group": int(np.bincount(findings.groups).max()),
+        "blank_images": int(findings.blank.sum()),
+    }
