@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _quiet_environment() -> None:
     """Set before the first import of either library, which read it then."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # without a server of the user's own Prefect starts one for the run: 20 s is too short on a busy machine
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
@@ -95,7 +95,8 @@ def _field_options(run: argparse.ArgumentParser) -> "CliSettingsSource":
 def _demo(given: argparse.Namespace) -> int:
     home = given.home.absolute()
     # before Prefect is imported: the demo leaves the user's own server and profile alone
-    os.environ.update(PREFECT_HOME=str(home / "prefect"), PREFECT_API_URL="")
+    os.environ.pop("PREFECT_API_URL", None)
+    os.environ.update(PREFECT_HOME=str(home / "prefect"), PREFECT_PROFILE="ephemeral")
     from flows.demo import demo
 
     return _conclude(demo(home))
@@ -165,3 +166,7 @@ def _print_devices(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
