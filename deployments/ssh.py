@@ -187,7 +187,7 @@ def _place(device: Device) -> str:
 
 
 def _said(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _short(line: str) -> str:

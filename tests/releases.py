@@ -3,12 +3,14 @@
 import hashlib
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tasks.convert import TensorInfo, TfliteModel
+from tasks.prepare import PreparedData
 from tasks.register import Candidate, RegisterConfig, build_release
+from tests.tasks.small_model import prepared_data
 
 
 def _tiny_int8(path: Path, seed: int) -> Path:
@@ -39,27 +41,25 @@ def _tiny_int8(path: Path, seed: int) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory) -> SimpleNamespace:
-    """What register needs of a prepared data set: a validation split."""
-    directory = tmp_path_factory.mktemp("prepared")
-    images = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 1), dtype=np.uint8)
-    np.savez(
-        directory / "val_data.npz",
-        images=images,
-        labels=np.zeros(40, np.uint8),
-        votes=np.zeros((40, 5), np.float32),
-        sources=np.zeros(40, np.uint8),
-        ids=np.zeros(40, "S8"),
-        augmented=np.zeros(40, bool),
-    )
-    return SimpleNamespace(directory=directory, fingerprint="0" * 16, label_set="fer2013")
+def tiny_data(tmp_path_factory) -> PreparedData:
+    return prepared_data(tmp_path_factory.mktemp("prepared"), per_class=8)
 
 
-def describe(path: Path) -> SimpleNamespace:
-    tensor = SimpleNamespace(model_dump=lambda mode: {"dtype": "uint8"})
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return SimpleNamespace(
-        path=path, sha256=sha256, input=tensor, output=tensor, min_runtime_version="2.14.0"
+def describe(path: Path) -> TfliteModel:
+    """What the convert stage would say of the file, as far as a release repeats it."""
+    tensor = TensorInfo(shape=(1, 48, 48, 1), dtype="uint8", scale=1.0, zero_point=0)
+    content = path.read_bytes()
+    return TfliteModel(
+        format="int8",
+        path=path,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        input=tensor,
+        output=tensor,
+        min_runtime_version="2.14.0",
+        delegate_partitions=1,
+        undelegated=(),
+        host_latency_ms={},
     )
 
 

@@ -195,7 +195,10 @@ def prune(root):
 
 def read_manifest(directory):
     """The manifest of an upload or of a release, with the names of the files a device needs of it."""
-    manifest = json.loads((directory / "manifest.json").read_text())
+    try:
+        manifest = json.loads((directory / "manifest.json").read_text())
+    except FileNotFoundError:
+        raise Refused(f"there is no manifest in {directory}: send it first") from None
     if not VERSION.fullmatch(manifest["version"]) or manifest["version"] != directory.name:
         raise Refused(f"the manifest of {directory.name} is of version {manifest['version']!r}")
     needed = [manifest["model"], manifest["golden"]["file"]]

@@ -22,7 +22,8 @@ def root(tmp_path) -> Path:
 
 
 def ask(root: Path, command: str, *words: object, program: tuple = (str(PROGRAM),)) -> dict:
-    line = [sys.executable, *program, "--root", str(root), command, *map(str, words)]
+    quick = () if command in ("check", "benchmark") else ("-S",)  # only these need site-packages
+    line = [sys.executable, *quick, *program, "--root", str(root), command, *map(str, words)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     return (
         json.loads(done.stdout.splitlines()[-1]) if done.stdout else {"ok": False, "status": done.returncode}

@@ -1,5 +1,6 @@
 """Rollouts over real SSH: what each device runs afterwards, and what is said of it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,10 @@ from pydantic import ValidationError
 
 from deployments.ssh import connect
 from storage.errors import InputError
+from storage.objects import open_store
+from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig, unfit
-from tasks.rollout import RolloutConfig, roll_out
+from tasks.rollout import RolloutConfig, record, roll_out
 from tasks.rollout.waves import wave_targets
 from tests.ssh_devices import SshDevice, fleet_of, new_key
 
@@ -31,7 +34,7 @@ def three(ssh_devices) -> list[SshDevice]:
     return ssh_devices(3)
 
 
-def test_every_device_runs_the_release_and_reports_its_latency(three, tiny_releases):
+def test_every_device_runs_the_release_and_reports_its_latency(three, tiny_releases, tmp_path):
     heard = []
     result = roll_out(tiny_releases[0], fleet_of(three), QUICK, on_outcome=heard.append)
     assert result.counts == {"updated": 3, "failed": 0, "unreachable": 0, "inconclusive": 0}
@@ -44,6 +47,13 @@ def test_every_device_runs_the_release_and_reports_its_latency(three, tiny_relea
     assert {outcome.device for outcome in heard} == set(outcomes(result))
     assert result.accepted and result.complete
     assert [row["device"] for row in result.table()] == ["pi-1", "pi-2", "pi-3"]
+
+    store = open_store(tmp_path / "store")
+    record(Registry(store), result)
+    ledger = Registry(store).devices()
+    assert {facts["running_release"] for facts in ledger.values()} == {result.release}
+    figures = json.loads(store.read(f"fleet/benchmarks/{result.release}/pi-2.json"))
+    assert figures["p95_ms"] == result.devices[1].benchmark.p95_ms and figures["machine"]["model"]
 
 
 def test_the_next_release_replaces_it_and_a_repeat_changes_nothing(ssh_device, tiny_releases):
@@ -62,10 +72,11 @@ def test_the_next_release_replaces_it_and_a_repeat_changes_nothing(ssh_device, t
     assert (ssh_device.root / "current").lstat().st_mtime_ns == before
 
 
-def test_a_device_that_is_off_is_unreachable_and_the_others_are_updated(three, tiny_releases):
-    three[0].stop()
-    result = roll_out(tiny_releases[0], fleet_of(three), QUICK)
-    assert outcomes(result) == {"pi-1": "unreachable", "pi-2": "updated", "pi-3": "updated"}
+def test_a_device_that_is_off_is_unreachable_and_the_others_are_updated(ssh_devices, tiny_releases):
+    off, on = ssh_devices(2)
+    off.stop()
+    result = roll_out(tiny_releases[0], fleet_of([off, on]), QUICK)
+    assert outcomes(result) == {"pi-1": "unreachable", "pi-2": "updated"}
     assert "is it switched on" in result.devices[0].reason and "pi-1" in result.devices[0].reason
     assert result.accepted and not result.complete and result.stopped is None
 
@@ -99,15 +110,16 @@ def test_a_failed_canary_spares_the_other_devices(three, tiny_releases):
     assert not three[1].root.exists()
 
 
-def test_a_stopped_rollout_takes_its_own_devices_back(three, tiny_releases):
+def test_a_stopped_rollout_takes_its_own_devices_back(ssh_devices, tiny_releases):
     old, new = tiny_releases
-    for device in three:
+    first, second = devices = ssh_devices(2)
+    for device in devices:
         device.runs(old)
-    (three[2].root / "releases" / new.name).write_text("in the way: staging fails on this device")
-    result = roll_out(new, fleet_of(three), QUICK)
+    (second.root / "releases" / new.name).write_text("in the way: staging fails on this device")
+    result = roll_out(new, fleet_of(devices), QUICK)
     assert result.stopped and not result.accepted
-    assert {device.current for device in three} == {old.name}
-    assert outcomes(result) == {"pi-1": "failed", "pi-2": "failed", "pi-3": "failed"}
+    assert first.current == second.current == old.name
+    assert outcomes(result) == {"pi-1": "failed", "pi-2": "failed"}
     assert result.devices[0].reason.startswith("returned") and result.devices[0].running_release == old.name
 
 
