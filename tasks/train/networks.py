@@ -117,8 +117,12 @@ def _residual_block(x, filters: int, stride: int, config: ModelConfig):
     from keras import layers
 
     shortcut = x
-    if stride != 1 or x.shape[-1] != filters:
-        shortcut = layers.Conv2D(filters, 1, strides=stride, use_bias=False)(x)
+    if stride != 1:
+        # not a strided 1x1 convolution: with few channels its gradient crashes oneDNN (TensorFlow 2.21 on
+        # x86); nor average pooling, which XNNPACK leaves out of its INT8 partition
+        shortcut = layers.MaxPooling2D(stride, padding="same")(shortcut)
+    if x.shape[-1] != filters:
+        shortcut = layers.Conv2D(filters, 1, use_bias=False)(shortcut)
         shortcut = layers.BatchNormalization(momentum=config.batch_norm_momentum)(shortcut)
     x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x)
     x = _batch_norm_relu(x, config)
