@@ -64,7 +64,9 @@ class RetrainConfig(BaseModel, frozen=True, extra="forbid", title="Retraining ru
         "Empty: the environment variable STRESS_VISION_STORE.",
     )
     preset: Preset = Field(
-        "balanced", description="Starting values for everything that is not given below or in the file."
+        "balanced",
+        description="Starting values for all that is not given. A form gives every field: there, choose the "
+        "deployment of the preset's name instead of changing this.",
     )
     data: IngestConfig = Field(IngestConfig(), title="Data", description="Where the images come from.")
     prepare: PrepareConfig = Field(
