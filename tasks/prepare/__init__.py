@@ -13,13 +13,15 @@ fill up small training classes (`augment`), write (`archive`, `writing`), prove 
 (`pictures`).
 """
 
+import json
 from pathlib import Path
 
-from prefect import task
+from prefect import get_run_logger, task
 
+from storage.objects import open_store
 from tasks.ingest import Ingested
 from tasks.prepare.config import PrepareConfig, PreparedData
-from tasks.prepare.dataset import prepare
+from tasks.prepare.dataset import prepare, publish
 from tasks.prepare.splits import Split, load_split
 
 __all__ = ["PrepareConfig", "PreparedData", "Split", "load_split", "prepare", "prepare_dataset"]
@@ -29,5 +31,12 @@ __all__ = ["PrepareConfig", "PreparedData", "Split", "load_split", "prepare", "p
 def prepare_dataset(
     store_uri: str, ingested: Ingested, config: PrepareConfig, work_dir: Path
 ) -> PreparedData:
-    """Prepare the data set and lay it into the store under prepared/<fingerprint>/."""
-    return prepare(ingested, config, work_dir)
+    """Prepare the data set, say what it holds, and lay it into the store under prepared/<fingerprint>/."""
+    log = get_run_logger()
+    data = prepare(ingested, config, work_dir)
+    for split, counts in data.counts.items():
+        log.info("%s: %s", split, ", ".join(f"{count} {name}" for name, count in counts.items()))
+    for warning in json.loads(data.metadata_path.read_text())["warnings"]:
+        log.warning(warning)
+    publish(open_store(store_uri), data)
+    return data

@@ -106,6 +106,8 @@ class PreparedData(BaseModel):
     sources: tuple[str, ...]
     counts: dict[str, dict[str, int]]
     """train (augmented ones included), train_augmented, val, test → class → images."""
+    leaked_pairs: int | None = None
+    """Pairs that the audit found across splits; None where there was no audit."""
     metadata_path: Path
     reused: bool
     pictures: dict[str, Path]
@@ -122,6 +124,7 @@ class PreparedData(BaseModel):
             ) from None
         return cls(
             directory=directory,
+            leaked_pairs=metadata["audit"]["leaked_pairs"],
             metadata_path=path,
             reused=reused,
             pictures={name: directory / file for name, file in metadata["pictures"].items()},

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from storage.errors import InputError
+from storage.objects import ObjectStore
 from tasks.classes import CLASSES
 from tasks.ingest import Ingested
 from tasks.prepare.audit import audit
@@ -44,6 +45,15 @@ def prepare(ingested: Ingested, config: PrepareConfig, work_dir: Path) -> Prepar
         _make(ingested, config, fingerprint, made)
         _settle(made, finished)
     return PreparedData.read(finished, reused=False)
+
+
+def publish(store: ObjectStore, data: PreparedData) -> None:
+    """Upload a data set that the store doesn't have; metadata.json last, so that with it all is there."""
+    folder = f"prepared/{data.fingerprint}"
+    if store.exists(f"{folder}/{data.metadata_path.name}"):
+        return
+    for path in sorted(data.directory.iterdir(), key=lambda path: path == data.metadata_path):
+        store.upload(path, f"{folder}/{path.name}")
 
 
 def _content(ingested: Ingested) -> str:

@@ -41,8 +41,8 @@ def find_groups(images: Collection, config: PrepareConfig, pool: Pool) -> Findin
     blank = images.statistics[:, 1] < config.blank_std
     seen = np.flatnonzero(~blank[first])
     numbers = first[seen]
-    descriptors = describe_images(images.pixels.chunks(numbers))
-    pairs = candidates(descriptors)
+    descriptors, inner = describe_images(images.pixels.chunks(numbers))
+    pairs = candidates(descriptors, inner)
     scores = compare(images.pixels, numbers, descriptors, pairs, pool)
     near = scores > config.near_duplicate
     frames = neighbouring_frames(images.persons, images.ids[numbers])

@@ -11,22 +11,19 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tasks.classes import TO_CLASS
+from tasks.ingest.sources import class_folder, is_image
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
-
-_USAGES = {"train": 0, "val": 1, "validation": 1, "test": 2}
+_USAGES = {"train": 0, "test": 2}
 
 
 def class_of(key: str) -> str | None:
     """The class of a photo by its folder, None where `key` is no photo in a class folder."""
-    path = PurePosixPath(key)
-    if path.suffix.lower() not in SUFFIXES or len(path.parts) < 2:
-        return None
-    return TO_CLASS.get(path.parts[-2].lower())
+    folder = class_folder(key) if is_image(key) else None
+    return TO_CLASS[folder] if folder else None
 
 
 def usage_of(key: str) -> int:
-    """0 train, 1 val, 2 test by the topmost folder, -1 where it doesn't say."""
+    """0 train, 2 test by the topmost folder, -1 where it doesn't say."""
     parts = PurePosixPath(key).parts
     return _USAGES.get(parts[0].lower(), -1) if len(parts) > 2 else -1
 

@@ -90,11 +90,13 @@ def _findings(images: Collection, arrangement: Arrangement) -> dict[str, Image.I
     copies = np.flatnonzero(np.bincount(found.copies) > 1)[:_PAIRS]
     return {
         "audit_blank": _sheet(images, "Blank or nearly so: dropped", _lines(blank)),
-        "audit_exact": _sheet(images, "Exact copies: in one split", _lines(_first_two(found.copies, copies))),
+        "audit_exact": _sheet(
+            images, "Exact copies: in one split", _lines(_two_of_each(images, found.copies, copies))
+        ),
         "audit_conflicts": _sheet(
             images,
             "Copies with conflicting labels (own label below)",
-            _lines(_first_two(found.copies, torn)),
+            _lines(_two_of_each(images, found.copies, torn)),
             labelled=True,
         ),
         "audit_near": _sheet(
@@ -108,11 +110,11 @@ def _findings(images: Collection, arrangement: Arrangement) -> dict[str, Image.I
     }
 
 
-def _first_two(copies: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Two images of each wanted distinct one, side by side."""
-    order = np.argsort(copies, kind="stable")
-    start = np.searchsorted(copies[order], wanted)
-    return order[np.stack([start, start + 1], axis=1)].ravel()
+def _two_of_each(images: Collection, copies: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Two images of each wanted distinct one, side by side, whose labels differ if any do."""
+    order = np.lexsort((images.votes.argmax(axis=1), copies))
+    ends = [np.searchsorted(copies[order], wanted, side) for side in ("left", "right")]
+    return order[np.stack([ends[0], ends[1] - 1], axis=1)].ravel()
 
 
 def _lines(numbers: np.ndarray) -> list[tuple[str, np.ndarray]]:
