@@ -5,13 +5,13 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from storage.errors import MissingObject, StoreError
-from storage.objects import Downloaded, ObjectInfo, check_key
+from storage.objects import Downloaded, Loaded, ObjectInfo, check_key
 
 _UNFINISHED = ".unfinished-"
 """Prefix of files that are being written; a killed writer leaves one, and no listing shows it."""
@@ -35,27 +35,22 @@ class LocalStore:
     def list(self, folder: str = "") -> list[ObjectInfo]:
         folder = folder.strip("/")
         top = self.root / check_key(folder) if folder else self.root
-        with _explained("list", top):
+        with explained("list", top):
             found = _walk(str(top), f"{folder}/" if folder else "", frozenset()) if top.is_dir() else ()
             return sorted(found)
 
     def read(self, key: str) -> bytes:
-        path = self._path(key)
-        with _explained("read", path):
-            return path.read_bytes()
+        return self.load(key).data
+
+    def load(self, key: str) -> Loaded:
+        return Loaded(*self._unchanged(key, lambda source: b"".join(_chunks(source))))
 
     def write(self, key: str, data: bytes) -> None:
         with replacing(self._path(key), durable=True) as file:
             file.write(data)
 
     def download(self, key: str, path: Path) -> Downloaded:
-        source = self._path(key)
-        for _ in range(2):
-            before = self._info(key, source)
-            sha256 = write_chunks(path, _chunks(source))
-            if before == self._info(key, source):
-                return Downloaded(before, sha256)
-        raise StoreError(f"{source}: changes while it is read; run again when its writer has finished")
+        return Downloaded(*self._unchanged(key, lambda source: write_chunks(path, _chunks(source))))
 
     def upload(self, path: Path, key: str) -> None:
         with path.open("rb") as file, replacing(self._path(key), durable=True) as target:
@@ -63,20 +58,29 @@ class LocalStore:
 
     def exists(self, key: str) -> bool:
         path = self._path(key)
-        with _explained("look up", path):
+        with explained("look up", path):
             return path.is_file()
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with _explained("delete", path):
+        with explained("delete", path):
             if path.is_file():
                 path.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
+    def _unchanged(self, key: str, read: Callable[[Path], Any]) -> tuple[ObjectInfo, Any]:
+        source = self._path(key)
+        for _ in range(2):
+            before = self._info(key, source)
+            result = read(source)
+            if before == self._info(key, source):
+                return before, result
+        raise StoreError(f"{source}: changes while it is read; run again when its writer has finished")
+
     def _info(self, key: str, path: Path) -> ObjectInfo:
-        with _explained("read", path):
+        with explained("read", path):
             return _info_of(key, path.stat())
 
 
@@ -88,7 +92,7 @@ def replacing(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     Raises StoreError where the disk is full, read-only or refuses.
     """
     unfinished = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
-    with _explained("write", path):
+    with explained("write", path):
         try:
             with _create(unfinished) as file:
                 yield file
@@ -120,13 +124,14 @@ def _create(path: Path) -> BinaryIO:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    with _explained("read", path), path.open("rb") as file:
+    with explained("read", path), path.open("rb") as file:
         while chunk := file.read(1 << 20):
             yield chunk
 
 
 @contextmanager
-def _explained(verb: str, path: Path) -> Iterator[None]:
+def explained(verb: str, path: Path) -> Iterator[None]:
+    """Any OSError of the block as a StoreError that names the path and says what to do."""
     try:
         yield
     except StoreError:

@@ -25,11 +25,19 @@ class ObjectInfo(NamedTuple):
     """Opaque: differs whenever the content differs (an ETag, a file's times); equal content may have two."""
 
 
-class Downloaded(NamedTuple):
-    """What a download wrote."""
+class Loaded(NamedTuple):
+    """An object in memory."""
 
     info: ObjectInfo
     """The version that those bytes are: a newer one than was listed, where it changed since."""
+    data: bytes
+
+
+class Downloaded(NamedTuple):
+    """What a download wrote to a file."""
+
+    info: ObjectInfo
+    """As in `Loaded`."""
     sha256: str
 
 
@@ -47,14 +55,17 @@ class ObjectStore(Protocol):
     def read(self, key: str) -> bytes:
         """The whole object in memory: for small ones."""
 
+    def load(self, key: str) -> Loaded:
+        """As `read`, and which version that is.
+
+        All bytes are of one version; an object that changes while it is read is read once more, then refused.
+        """
+
     def write(self, key: str, data: bytes) -> None:
         """Create or replace the object, atomically: a reader sees the old content or the new one."""
 
     def download(self, key: str, path: Path) -> Downloaded:
-        """Write the object to the file `path`, atomically, and say what that was.
-
-        All bytes are of one version; an object that changes while it is read is read once more, then refused.
-        """
+        """As `load`, for objects of any size: to the file `path`, which appears only when it is whole."""
 
     def upload(self, path: Path, key: str) -> None:
         """Create or replace the object with the content of a file of any size, atomically."""

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from storage.errors import MissingObject, StoreError
 from storage.local import write_chunks
-from storage.objects import Downloaded, ObjectInfo, check_key
+from storage.objects import Downloaded, Loaded, ObjectInfo, check_key
 
 _log = logging.getLogger(__name__)
 
@@ -26,13 +27,8 @@ _READ_S = 20
 _ATTEMPTS = 3
 _CONNECTIONS = 50
 _REFUSED = {
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "403",
-}
+    "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403",
+}  # fmt: skip
 
 
 class S3Store:
@@ -54,11 +50,16 @@ class S3Store:
         return sorted(info._replace(key=info.key[start:]) for info in found)
 
     def read(self, key: str) -> bytes:
+        return self.load(key).data
+
+    def load(self, key: str) -> Loaded:
+        # here and in `download` one GET, so the bytes are of one version, whatever happens meanwhile
         check_key(key)
         with _falling_back():
-            return bytes(self._fast.get(self.prefix + key).bytes())
-        with self._explained("read", key):
-            return self._get(key)["Body"].read()
+            found = self._fast.get(self.prefix + key)
+            return Loaded(_fast_info(key, found.meta), bytes(found.bytes()))
+        info, body = self._get(key)
+        return Loaded(info, b"".join(self._chunks(key, body)))
 
     def write(self, key: str, data: bytes) -> None:
         check_key(key)
@@ -66,16 +67,12 @@ class S3Store:
             self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data)
 
     def download(self, key: str, path: Path) -> Downloaded:
-        # one GET, so the bytes are of one version, whatever happens to the object meanwhile
         check_key(key)
         with _falling_back():
             found = self._fast.get(self.prefix + key)
             return Downloaded(_fast_info(key, found.meta), write_chunks(path, found))
-        with self._explained("read", key):
-            found = self._get(key)
-        version = _version(found.get("ETag"), found["LastModified"])
-        sha256 = write_chunks(path, self._chunks(key, found["Body"]))
-        return Downloaded(ObjectInfo(key, found["ContentLength"], version), sha256)
+        info, body = self._get(key)
+        return Downloaded(info, write_chunks(path, self._chunks(key, body)))
 
     def upload(self, path: Path, key: str) -> None:
         check_key(key)
@@ -159,10 +156,13 @@ class S3Store:
             if not item["Key"].endswith("/")
         ]
 
-    def _get(self, key: str) -> dict:
-        return self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
+    def _get(self, key: str) -> tuple[ObjectInfo, Any]:
+        with self._explained("read", key):
+            found = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
+        version = _version(found.get("ETag"), found["LastModified"])
+        return ObjectInfo(key, found["ContentLength"], version), found["Body"]
 
-    def _chunks(self, key: str, body) -> Iterator[bytes]:
+    def _chunks(self, key: str, body: Any) -> Iterator[bytes]:
         with self._explained("read", key):
             yield from body.iter_chunks(1 << 20)
 
@@ -177,16 +177,11 @@ class S3Store:
             yield
         except boto.ClientError as error:
             raise _refusal(what, self.bucket, error.response.get("Error", {})) from error
-        except (
-            boto.NoCredentialsError,
-            boto.CredentialRetrievalError,
-            boto.PartialCredentialsError,
-        ) as error:
+        except _setup_errors() as error:
             raise StoreError(
-                f"{what}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                f"{what}: no usable AWS credentials or configuration ({error}); "
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             ) from error
-        except (boto.ProfileNotFound, boto.InvalidConfigError, boto.ConfigParseError) as error:
-            raise StoreError(f"{what}: the AWS configuration can't be used: {error}") from error
         except (boto.BotoCoreError, Boto3Error, ValueError) as error:
             raise StoreError(
                 f"{what}: no S3 service answers properly ({type(error).__name__}: {error}); "

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from prefect import get_run_logger, task
 from pydantic import BaseModel, Field, model_validator
@@ -31,9 +32,8 @@ from tasks.ingest.manifest import (
     SourceObject,
     files_of,
     fingerprint,
-    load_objects,
 )
-from tasks.ingest.sources import LAYOUTS, Format, Layout, Source, class_folder, find_layout, is_tar
+from tasks.ingest.sources import LAYOUTS, Layout, Source, class_folder, find_layout, is_tar
 
 __all__ = [
     "IngestConfig",
@@ -110,12 +110,12 @@ def ingest(
     started = time.monotonic()
     blobs = work_dir / "blobs"
     clear_incoming(blobs)
-    found = [_ingest_source(store, source, config, work_dir, report) for source in config.sources]
-    sources = tuple(manifest for manifest in found if manifest)
-    if not sources:
-        raise InputError(f"{store.uri}: no source holds any data; {LAYOUTS}")
+    planned = [_plan(store, source, config, work_dir, report) for source in config.sources]
+    plans = [plan for plan in planned if plan]
+    _check_total(store.uri, plans, config.cache_max_bytes)
+    sources = tuple(_carry_out(plan, config) for plan in plans)
     if any(source.fetched for source in sources):
-        evict(blobs, lambda: _referenced(work_dir), config.cache_max_bytes)
+        evict(blobs, lambda: _referenced(sources), config.cache_max_bytes)
     return Ingested(
         sources=sources,
         fingerprint=_combine(sources),
@@ -124,47 +124,61 @@ def ingest(
     )
 
 
-def _ingest_source(
+class _Plan(NamedTuple):
+    source: Source
+    place: Place
+    layout: Layout
+    wanted: list[ObjectInfo]
+
+
+def _plan(
     store: ObjectStore, source: Source, config: IngestConfig, work_dir: Path, report: Callable[..., None]
-) -> SourceManifest | None:
-    prefix = source.prefix.strip("/")
+) -> _Plan | None:
     manifest_path = work_dir / "manifests" / f"{source.name}.json"
-    place = Place(store, prefix, work_dir / "blobs", manifest_path, report)
-    listed = [info._replace(key=info.key[len(prefix) + 1 :]) for info in store.list(prefix)]
+    place = Place(store, source.prefix, work_dir / "blobs", manifest_path, report)
+    start = len(source.prefix) + 1
+    listed = [info._replace(key=info.key[start:]) for info in store.list(source.prefix)]
     layout = find_layout(source, place.uri, (info.key for info in listed))
     if layout is None:
         if source.required:
             raise InputError(f"{place.uri}: no data of source {source.name!r}; {LAYOUTS}")
         return None
     wanted = [info for info in listed if info.key in layout.keys]
-    _check_sizes(place, layout.format, wanted, config)
+    if layout.format == "class_folders":
+        _check_images(place.uri, wanted, config.max_image_bytes)
+    return _Plan(source, place, layout, wanted)
+
+
+def _check_images(uri: str, wanted: list[ObjectInfo], max_bytes: int) -> None:
+    for info in wanted:
+        if info.size > max_bytes and not is_tar(info.key):
+            raise InputError(
+                f"{uri}/{info.key}: {info.size} bytes, images have at most max_image_bytes = {max_bytes}; "
+                "remove it or raise the limit"
+            )
+
+
+def _check_total(uri: str, plans: list[_Plan], max_bytes: int) -> None:
+    if not plans:
+        raise InputError(f"{uri}: no source holds any data; {LAYOUTS}")
+    total = sum(info.size for plan in plans for info in plan.wanted)
+    if total > max_bytes:
+        raise InputError(f"{uri}: the sources have {total} bytes, cache_max_bytes = {max_bytes}; raise it")
+
+
+def _carry_out(plan: _Plan, config: IngestConfig) -> SourceManifest:
     objects, fetched = bring_up_to_date(
-        place,
-        wanted,
+        plan.place,
+        plan.wanted,
         threads=config.max_threads,
         recheck_days=config.recheck_days,
         max_image_bytes=config.max_image_bytes,
     )
-    return _summarise(source.name, layout, place, objects, fetched)
+    return _summarise(plan, objects, fetched)
 
 
-def _check_sizes(place: Place, layout: Format, wanted: list[ObjectInfo], config: IngestConfig) -> None:
-    for info in wanted:
-        if layout == "class_folders" and not is_tar(info.key) and info.size > config.max_image_bytes:
-            raise InputError(
-                f"{place.uri}/{info.key}: {info.size} bytes, images have at most max_image_bytes = "
-                f"{config.max_image_bytes}; remove it or raise the limit"
-            )
-    total = sum(info.size for info in wanted)
-    if total > config.cache_max_bytes:
-        raise InputError(
-            f"{place.uri}: {total} bytes, but cache_max_bytes = {config.cache_max_bytes}; raise it"
-        )
-
-
-def _summarise(
-    name: str, layout: Layout, place: Place, objects: list[SourceObject], fetched: int
-) -> SourceManifest:
+def _summarise(plan: _Plan, objects: list[SourceObject], fetched: int) -> SourceManifest:
+    name, place, layout = plan.source.name, plan.place, plan.layout
     files = files_of(objects)
     ((key, count),) = Counter(file.key for file in files).most_common(1)
     if count > 1:
@@ -184,9 +198,8 @@ def _summarise(
     )
 
 
-def _referenced(work_dir: Path) -> set[str]:
-    manifests = (work_dir / "manifests").glob("*.json")
-    return {file.sha256 for path in manifests for file in files_of(load_objects(path))}
+def _referenced(sources: tuple[SourceManifest, ...]) -> set[str]:
+    return {file.sha256 for source in sources for file in source.files()}
 
 
 def _combine(sources: tuple[SourceManifest, ...]) -> str:

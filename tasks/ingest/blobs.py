@@ -10,9 +10,10 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from storage.local import write_chunks
+from storage.local import explained, replacing
 from tasks.ingest.manifest import SourceFile
 
 _STAMP_NS = 1_000_000_000 * 10**9
@@ -31,20 +32,20 @@ def incoming(blobs: Path) -> Path:
 
 def adopt(blobs: Path, path: Path, sha256: str) -> None:
     """Move a whole file of that hash into the cache."""
-    _stamp(path)
     blob = blob_path(blobs, sha256)
-    try:
-        path.replace(blob)
-    except FileNotFoundError:
+    with explained("write", blob):
+        _stamp(path)
         blob.parent.mkdir(exist_ok=True)
         path.replace(blob)
 
 
 def put(blobs: Path, data: bytes) -> str:
     """Write bytes into the cache and return their SHA-256."""
-    path = incoming(blobs)
-    sha256 = write_chunks(path, (data,))
-    adopt(blobs, path, sha256)
+    sha256 = hashlib.sha256(data).hexdigest()
+    with replacing(blob_path(blobs, sha256)) as file:
+        file.write(data)
+        file.flush()
+        _stamp(file.fileno())
     return sha256
 
 
@@ -57,17 +58,24 @@ def is_sound(blobs: Path, file: SourceFile, recheck_days: int) -> bool:
             return False
         if stat.st_mtime_ns == _STAMP_NS and not _is_due(file.sha256, recheck_days):
             return True
-        with blob_path(blobs, file.sha256).open("rb") as content:
-            sound = hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
-        if sound:
-            _stamp(path)
+        return _hashes_to(blob_path(blobs, file.sha256), file.sha256)
     except OSError:
         return False
+
+
+def _hashes_to(blob: Path, sha256: str) -> bool:
+    with blob.open("rb") as content:
+        sound = hashlib.file_digest(content, "sha256").hexdigest() == sha256
+    if sound:
+        _stamp(blob)
     return sound
 
 
 def evict(blobs: Path, keep: Callable[[], set[str]], max_bytes: int) -> None:
-    """Where the cache is over its bound, remove least recently used blobs not in `keep()` until it fits."""
+    """Where the cache is over its bound, remove least recently used blobs not in `keep()` until it fits.
+
+    Use is what the file system records as access, so at least once a day on the usual `relatime` mount.
+    """
     cached = [(entry.stat(), entry) for entry in _entries(blobs)]
     excess = sum(stat.st_size for stat, _ in cached) - max_bytes
     if excess <= 0:
@@ -81,14 +89,13 @@ def evict(blobs: Path, keep: Callable[[], set[str]], max_bytes: int) -> None:
 
 def clear_incoming(blobs: Path) -> None:
     """Remove what killed runs left half-fetched, once it is a day old."""
-    folder = incoming(blobs).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if time.time() - path.stat().st_ctime > _DAY_S:
-            path.unlink(missing_ok=True)
+    for path in incoming(blobs).parent.glob("*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_ctime > _DAY_S:
+                path.unlink()
 
 
-def _stamp(path: Path | str) -> None:
+def _stamp(path: Path | int) -> None:
     os.utime(path, ns=(time.time_ns(), _STAMP_NS))
 
 

@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 from storage.errors import StoreError
 from storage.objects import ObjectInfo, ObjectStore
-from tasks.ingest.blobs import adopt, incoming, is_sound
+from tasks.ingest.blobs import adopt, incoming, is_sound, put
 from tasks.ingest.manifest import SourceFile, SourceObject, load_objects, save_objects
 from tasks.ingest.sources import is_tar
 from tasks.ingest.tars import unpack
 
 _SAVE_EVERY_S = 5
+_IN_MEMORY_BYTES = 2**20
 _SLICE = 1000
 """Objects queued at once, so that millions of them don't all wait in memory."""
 
@@ -88,16 +89,24 @@ def _fetched(
     with ThreadPoolExecutor(threads, thread_name_prefix="ingest") as pool:
         for start in range(0, len(missing), _SLICE):
             yield from pool.map(
-                lambda info: _fetch(place, info.key, max_image_bytes), missing[start : start + _SLICE]
+                lambda info: _fetch(place, info, max_image_bytes), missing[start : start + _SLICE]
             )
 
 
-def _fetch(place: Place, key: str, max_image_bytes: int) -> SourceObject:
+def _fetch(place: Place, listed: ObjectInfo, max_image_bytes: int) -> SourceObject:
+    key = listed.key
+    if listed.size > _IN_MEMORY_BYTES or is_tar(key):
+        return _fetch_by_file(place, key, max_image_bytes)
+    info, data = place.store.load(f"{place.prefix}/{key}")
+    _check_size(place, key, len(data), info.size)
+    return SourceObject(key, info.size, info.version, (SourceFile(key, info.size, put(place.blobs, data)),))
+
+
+def _fetch_by_file(place: Place, key: str, max_image_bytes: int) -> SourceObject:
     path = incoming(place.blobs)
     try:
         info, sha256 = place.store.download(f"{place.prefix}/{key}", path)
-        if path.stat().st_size != info.size:
-            raise StoreError(f"{place.uri}/{key}: {path.stat().st_size} bytes came, expected {info.size}")
+        _check_size(place, key, path.stat().st_size, info.size)
         if is_tar(key):
             files = unpack(path, place.uri, key, place.blobs, max_image_bytes)
         else:
@@ -106,3 +115,8 @@ def _fetch(place: Place, key: str, max_image_bytes: int) -> SourceObject:
         return SourceObject(key, info.size, info.version, files)
     finally:
         path.unlink(missing_ok=True)
+
+
+def _check_size(place: Place, key: str, came: int, expected: int) -> None:
+    if came != expected:
+        raise StoreError(f"{place.uri}/{key}: {came} bytes came, expected {expected}; run again")

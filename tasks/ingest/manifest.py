@@ -52,7 +52,7 @@ class SourceManifest(BaseModel, frozen=True, extra="forbid"):
         files = files_of(load_objects(self.manifest_path))
         if fingerprint(self.name, files) != self.fingerprint:
             raise StoreError(
-                f"{self.manifest_path}: isn't what this run ingested (expected {self.fingerprint})"
+                f"{self.manifest_path}: isn't what this run ingested, another run replaced it; run again"
             )
         return files
 

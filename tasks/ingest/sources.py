@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from storage.errors import InputError
 from storage.objects import check_key
@@ -19,7 +19,7 @@ LAYOUTS = (
 
 _PACKING = r"(\.(gz|xz|zip))?"
 _DATA_CSV = re.compile(rf"(fer2013|icml_face_data)\.csv{_PACKING}", re.IGNORECASE)
-_VOTES_CSV = re.compile("fer2013new\\.csv")
+_VOTES_CSV = re.compile(r"fer2013new\.csv")
 _IMAGE = (".jpg", ".jpeg", ".png")
 _SPLITS = ("train", "test")
 
@@ -31,11 +31,16 @@ class Source(BaseModel, frozen=True, extra="forbid", title="Source"):
         pattern=r"^[a-z0-9][a-z0-9_-]*$",
         description="Name in reports and image ids; lower case, digits, - and _",
     )
-    prefix: str = Field(min_length=1, description="Folder in the store, e.g. datasets/custom")
+    prefix: str = Field(description="Folder in the store, e.g. datasets/custom")
     format: Literal["auto", "fer2013_csv", "class_folders"] = Field(
         "auto", description="Layout; auto takes fer2013.csv where there is one, else folders named by class"
     )
     required: bool = Field(True, description="Whether a run without any file of it is an error")
+
+    @field_validator("prefix")
+    @classmethod
+    def _is_a_folder(cls, prefix: str) -> str:
+        return check_key(prefix.strip("/"))
 
 
 class Layout(NamedTuple):

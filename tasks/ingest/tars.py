@@ -38,6 +38,8 @@ def unpack(path: Path, where: str, key: str, blobs: Path, max_image_bytes: int) 
                     images[name] = SourceFile(name, member.size, sha256)
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise InputError(f"{where}/{key}: {error}; pack it again") from error
+    if not images:
+        raise InputError(f"{where}/{key}: holds no .jpg or .png; pack it again or remove it")
     folder = posixpath.dirname(key)
     files = tuple(
         file._replace(key=posixpath.join(folder, labels.get(_sample(name), ""), name))

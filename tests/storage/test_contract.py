@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +25,7 @@ def test_what_is_written_is_read_back_and_listed(store):
     assert store.read("models/champion.json") == b'{"version": 22}'
     (info,) = store.list("models")
     assert (info.key, info.size) == ("models/champion.json", 15)
+    assert store.load("models/champion.json") == (info, b'{"version": 22}')
 
 
 def test_a_file_goes_up_and_comes_down_unchanged(store, tmp_path):
@@ -51,10 +53,10 @@ def test_an_empty_store_lists_nothing(store):
     assert store.list("no/such/folder") == []
 
 
-def test_a_listing_goes_on_after_a_thousand_objects(store):
+def test_a_listing_goes_on_after_a_thousand_objects_that_many_threads_wrote(store):
     keys = [f"many/{number:04}" for number in range(1005)]
-    for key in keys:
-        store.write(key, b"x")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: store.write(key, b"x"), keys))
     assert [info.key for info in store.list("many")] == keys
 
 
@@ -117,7 +119,7 @@ def test_awkward_keys_travel_unchanged(store, tmp_path):
     for key in AWKWARD:
         assert store.exists(key)
         store.download(key, tmp_path / "down")
-        assert store.read(key) == (tmp_path / "down").read_bytes() == key.encode()
+        assert store.read(key) == store.load(key).data == (tmp_path / "down").read_bytes() == key.encode()
 
 
 @pytest.mark.parametrize(

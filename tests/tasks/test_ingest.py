@@ -1,10 +1,14 @@
 """Ingest over both backends: what is data, what is fetched, and what a change, a kill or rot leads to."""
 
 import io
+import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -313,35 +317,86 @@ def test_a_source_larger_than_the_cache_is_refused_before_anything_is_fetched(lo
     assert not list((tmp_path / "blobs").glob("??/*"))
 
 
+def test_sources_that_only_together_are_larger_than_the_cache_are_refused_too(local, tmp_path):
+    local.write("datasets/custom/happy/0.jpg", bytes(2**19))
+    local.write("datasets/fer2013/fer2013.csv", bytes(2**19 + 1))
+    with pytest.raises(InputError, match="1048577 bytes, cache_max_bytes = 1048576"):
+        ingest(local, config(FER, CUSTOM, cache_max_bytes=2**20), tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "../other", "a//b"])
+def test_a_prefix_that_is_no_folder_in_the_store_is_refused(prefix):
+    with pytest.raises(ValidationError, match="key"):
+        Source(name="custom", prefix=prefix)
+
+
 def test_an_image_beyond_the_limit_is_refused_by_name(local, tmp_path):
     local.write("datasets/custom/happy/huge.jpg", bytes(5000))
     with pytest.raises(InputError, match=r"happy/huge\.jpg: 5000 bytes"):
         ingest(local, config(max_image_bytes=4000), tmp_path)
 
 
-def test_a_run_killed_at_any_point_goes_on_and_ends_the_same(local, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "_SAVE_EVERY_S", 0.02)
-    for number in range(600):
+def ingest_until_killed(store: ObjectStore, work: Path, at: int) -> None:
+    """In a process of its own: die, as by kill -9, just before the given renaming to a final name."""
+    rename, count = os.replace, itertools.count(1)
+
+    def fatal_rename(source, target):
+        if next(count) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target)
+
+    os.replace = fatal_rename
+    fetch._SAVE_EVERY_S = 0
+    ingest(store, config(max_threads=2), work)
+
+
+def test_a_run_killed_at_any_point_goes_on_and_ends_the_same(local, tmp_path):
+    for number in range(300):
         path = local.root / f"datasets/custom/{('happy', 'sad')[number % 2]}/{number:04}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"image %d" % number)
     whole = ingest(local, config(), tmp_path / "undisturbed")
-    work = tmp_path / "killed"
-    for blobs in (1, 100, 250, 400):
+    for at in (1, 2, 50, 51, 200):
         run = multiprocessing.get_context("fork").Process(
-            target=ingest, args=(local, config(max_threads=1), work)
+            target=ingest_until_killed, args=(local, tmp_path / "killed", at)
         )
         run.start()
-        deadline = time.monotonic() + 60
-        while len(list((work / "blobs").glob("??/*"))) < blobs and time.monotonic() < deadline:
-            time.sleep(0.005)
-        run.kill()
-        run.join()
+        run.join(60)
         assert run.exitcode == -signal.SIGKILL
-    last = ingest(local, config(), work)
-    assert 0 < last.sources[0].reused < 600
+    last = ingest(local, config(), tmp_path / "killed")
+    assert 0 < last.sources[0].reused < 300
     assert last.fingerprint == whole.fingerprint
     assert contents(last) == contents(whole)
+
+
+ON_A_SMALL_DISK = """
+import pathlib, subprocess, sys
+from storage.errors import StoreError
+from storage.objects import open_store
+from tasks.ingest import IngestConfig, Source, ingest
+store, work = open_store(sys.argv[1]), pathlib.Path(sys.argv[2])
+config = IngestConfig(sources=(Source(name="custom", prefix="datasets/custom"),))
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(work)], check=True)
+try:
+    ingest(store, config, work)
+except StoreError as error:
+    print(error)
+subprocess.run(["mount", "-o", "remount,size=2m", str(work)], check=True)
+print(ingest(store, config, work).sources[0].objects)
+"""
+
+
+def test_a_full_disk_is_named_and_the_next_run_with_space_goes_on(local, tmp_path):
+    unshare = [shutil.which("unshare") or "unshare", "--user", "--map-root-user", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("needs unshare with user namespaces, to mount a small disk of its own")
+    for number in range(10):
+        local.write(f"datasets/custom/happy/{number}.jpg", bytes([number]) * 100_000)
+    (tmp_path / "work").mkdir()
+    command = [*unshare, sys.executable, "-c", ON_A_SMALL_DISK, str(local.root), str(tmp_path / "work")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "the disk is full" in run.stdout and str(tmp_path / "work") in run.stdout, run.stderr
+    assert run.stdout.splitlines()[-1] == "10"
 
 
 # --- tars
@@ -406,6 +461,7 @@ def link(name: str, kind: bytes) -> tarfile.TarInfo:
         (tar_of({"1.jpg": b"x", "1.cls": b"3"}), "known class"),
         (b"this is no tar" * 100, "pack it again"),
         (b"", "pack it again"),
+        (tar_of({"happy/readme.txt": b"x"}), r"no \.jpg"),
     ],
 )
 def test_a_tar_that_is_damaged_or_reaches_out_is_refused_by_name(local, tmp_path, packed, complaint):
