@@ -3,7 +3,7 @@
 In: a count per class and a seed. Out: uint8 grey images (N, px, px, 1) and labels (N,), or a data set
 in the store's layout: four classes as `fer2013.csv`, fatigue as a custom folder of PNG files.
 
-Every face differs in place, size, tilt, skin, light, hair, noise and occlusion, and expressions
+Every face differs in place, size, shape, tilt, skin, hair, light, noise and occlusion, and expressions
 are drawn from overlapping ranges, so that a network has to look at brows, eyes and mouth: an
 untrained one is at chance, a trained one is not perfect.
 """
@@ -74,10 +74,10 @@ def _draw_face(expression: str, rng: np.random.Generator, px: int) -> np.ndarray
     dark = skin * rng.uniform(0.25, 0.5)
     canvas = Image.new("L", (side, side), int(ground))
     pen = ImageDraw.Draw(canvas)
-    unit = side * rng.uniform(0.40, 0.47)
-    cx, cy = side / 2 + rng.normal(0, side * 0.03), side / 2 + rng.normal(0, side * 0.03)
+    unit = side * rng.uniform(0.36, 0.50)
+    cx, cy = side / 2 + rng.normal(0, side * 0.05), side / 2 + rng.normal(0, side * 0.04)
     _ellipse(pen, cx, cy - unit * 0.15, unit * 0.92, unit * 1.1, dark * rng.uniform(0.4, 1.2))
-    _ellipse(pen, cx, cy, unit * 0.78, unit, skin)
+    _ellipse(pen, cx, cy, unit * rng.uniform(0.66, 0.88), unit, skin)
     line = max(2, int(unit * 0.07))
     for mirror in (-1, 1):
         ex, ey = cx + mirror * unit * 0.34, cy - unit * 0.18
@@ -125,10 +125,15 @@ def _photograph(canvas: Image.Image, rng: np.random.Generator, px: int) -> np.nd
         x, y, width = [*rng.uniform(0, image.width, 2).tolist(), image.width * rng.uniform(0.1, 0.2)]
         ImageDraw.Draw(image).rectangle([x, y, x + width, y + width], fill=int(rng.uniform(0, 255)))
     image = image.resize((px, px), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.6)))
+    grey = np.asarray(image, np.float32) * _light(rng, px) + rng.normal(0, rng.uniform(2, 9), (px, px))
+    return np.clip(grey, 0, 255).astype(np.uint8)
+
+
+def _light(rng: np.random.Generator, px: int) -> np.ndarray:
+    """Brightness (px, px) around 1: from one side, and in patches: no two faces are near duplicates."""
     angle = rng.uniform(0, 2 * math.pi)
     ramp = np.linspace(-1, 1, px)
-    light = rng.uniform(0, 0.3) * (np.cos(angle) * ramp[None, :] + np.sin(angle) * ramp[:, None])
-    grey = np.asarray(image, np.float32) * (1 + light) * rng.uniform(0.75, 1.15) + rng.normal(
-        0, rng.uniform(2, 9), (px, px)
-    )
-    return np.clip(grey, 0, 255).astype(np.uint8)
+    side = rng.uniform(0, 0.3) * (np.cos(angle) * ramp[None, :] + np.sin(angle) * ramp[:, None])
+    coarse = Image.fromarray(rng.normal(0, 0.28, (5, 5)).astype(np.float32))
+    patches = np.asarray(coarse.resize((px, px), Image.Resampling.BICUBIC))
+    return (1 + side + patches) * rng.uniform(0.75, 1.15)
