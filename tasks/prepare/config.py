@@ -59,7 +59,7 @@ class PrepareConfig(BaseModel):
         5.0, ge=0, le=128, description="Images whose grey levels deviate less than this are dropped as blank"
     )
     near_duplicate: float = Field(
-        0.90,
+        0.87,
         ge=0.8,
         le=1,
         description="Images that correlate more than this, once aligned, are one photo, 0 to 1",

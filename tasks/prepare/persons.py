@@ -16,7 +16,7 @@ from storage.errors import InputError
 from tasks.ingest import SourceFile, blob_path
 
 GROUPS_FILE = "groups.csv"
-FRAME_GAP = 10
+FRAME_GAP = 5
 """Photos may miss from a run: in-car sets lose the frames in which no face was found."""
 
 _NUMBERED = re.compile(rb"^(.*?)(\d+)\.[A-Za-z]+$", re.DOTALL)

@@ -1,0 +1,337 @@
+"""The prepare stage as a whole, from ingested drawn faces to files on disk."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from storage.errors import InputError
+from storage.objects import open_store
+from tasks.classes import CLASSES, FER2013_EMOTIONS, TO_CLASS
+from tasks.ingest import Ingested
+from tasks.prepare import PrepareConfig, PreparedData, load_split, prepare
+from tasks.prepare.config import SPLITS
+from tasks.prepare.dataset import publish
+from tests.tasks.small_source import (
+    PLAIN,
+    csv_lines,
+    drawn_store,
+    ingested,
+    pixels_of,
+    row,
+    write_lines,
+    write_votes,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return drawn_store(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreparedData, Ingested]:
+    """30 drawn faces a class, split and balanced to 60."""
+    folder = tmp_path_factory.mktemp("plain")
+    source = ingested(drawn_store(folder), folder / "work")
+    return prepare(source, PrepareConfig(target_per_class=60), folder / "work"), source
+
+
+def metadata(data: PreparedData) -> dict:
+    return json.loads(data.metadata_path.read_text())
+
+
+def run(store: Path, work: Path, config: PrepareConfig = PLAIN) -> PreparedData:
+    return prepare(ingested(store, work), config, work)
+
+
+def all_ids(data: PreparedData) -> list[bytes]:
+    return [name for split in SPLITS for name in load_split(data.directory, split).ids.tolist()]
+
+
+def test_every_image_is_in_one_split_with_its_own_pixels_and_label(plain):
+    data, _ = plain
+    lines = csv_lines(data.directory.parents[2] / "store")
+    seen = Counter()
+    for name in SPLITS:
+        split = load_split(data.directory, name)
+        real = ~split.augmented
+        seen.update(split.ids[real].tolist())
+        for image, label, one in zip(split.images[real], split.labels[real], split.ids[real], strict=True):
+            source, *_, number = one.decode().split(":")
+            if source == "fer2013":
+                line = lines[int(number)]
+                assert (image[..., 0] == pixels_of(line)).all()
+                assert CLASSES[label] == TO_CLASS[FER2013_EMOTIONS[int(line[0])]]
+            else:
+                assert CLASSES[label] == "fatigue"
+    assert len(seen) == 150
+    assert set(seen.values()) == {1}
+
+
+def test_shares_hold_in_every_class(plain):
+    data, _ = plain
+    for name in CLASSES:
+        real = data.counts["train"][name] - data.counts["train_augmented"][name]
+        shares = np.array([real, data.counts["val"][name], data.counts["test"][name]])
+        assert np.abs(shares - [21, 4.5, 4.5]).max() <= 2
+
+
+def test_only_training_images_are_augmented_and_only_up_to_the_target(plain):
+    data, _ = plain
+    train = load_split(data.directory, "train")
+    assert np.bincount(train.labels).tolist() == [60] * 5
+    assert set(train.ids[train.augmented]) <= set(train.ids[~train.augmented])
+    assert data.counts["train_augmented"] == dict(
+        zip(CLASSES, np.bincount(train.labels[train.augmented]).tolist(), strict=True)
+    )
+    for name in ("val", "test"):
+        assert not load_split(data.directory, name).augmented.any()
+
+
+def test_an_augmented_image_differs_from_its_base_but_shows_the_same(plain):
+    data, _ = plain
+    train = load_split(data.directory, "train")
+    bases = dict(zip(train.ids[~train.augmented], train.images[~train.augmented], strict=True))
+    pairs = [
+        (image, bases[name])
+        for image, name in zip(train.images[train.augmented], train.ids[train.augmented], strict=True)
+    ]
+    assert all((image != base).any() for image, base in pairs)
+    brightness = np.array([[image.mean(), base.mean()] for image, base in pairs])
+    assert np.corrcoef(brightness.T)[0, 1] > 0.9
+
+
+def test_members_have_the_promised_types_and_numpy_reads_them_too(plain):
+    data, _ = plain
+    split = load_split(data.directory, "val")
+    assert {name: column.dtype.kind + str(column.dtype.itemsize) for name, column in vars(split).items()} | {
+        "ids": "S"
+    } == {"images": "u1", "labels": "u1", "votes": "f4", "sources": "u1", "ids": "S", "augmented": "b1"}
+    assert split.images.shape[1:] == (48, 48, 1)
+    assert np.allclose(split.votes.sum(axis=1), 1)
+    with np.load(data.directory / "val_data.npz") as archive:
+        assert all((archive[name] == column).all() for name, column in vars(split).items())
+
+
+def test_a_finished_data_set_is_reused(plain):
+    data, source = plain
+    again = prepare(source, PrepareConfig(target_per_class=60, threads=1), data.directory.parents[1])
+    assert again == data.model_copy(update={"reused": True})
+
+
+def test_equal_input_makes_equal_bytes(plain, tmp_path: Path):
+    data, source = plain
+    again = prepare(source, PrepareConfig(target_per_class=60), tmp_path)
+    assert not again.reused
+    for path in data.directory.iterdir():
+        assert path.read_bytes() == (again.directory / path.name).read_bytes(), path.name
+
+
+def test_metadata_says_what_it_holds(plain):
+    data, _ = plain
+    told = metadata(data)
+    assert told["read"] == {"fer2013": 120, "custom": 30}
+    assert told["label_set"] == "fer2013"
+    assert told["counts_per_source"]["val"]["custom"]["fatigue"] == data.counts["val"]["fatigue"]
+    assert any("fatigue comes from custom alone" in warning for warning in told["warnings"])
+    assert set(data.pictures) >= {"class_balance", "samples_fer2013", "samples_custom"}
+    for path in data.pictures.values():
+        with Image.open(path) as picture:
+            assert picture.convert("L").getextrema() != (255, 255)
+
+
+def test_copies_go_to_one_split_and_the_audit_counts_what_a_naive_split_leaks(store: Path, tmp_path: Path):
+    lines = csv_lines(store)
+    write_lines(store, lines * 3)
+    data = run(store, tmp_path)
+    where = {}
+    for name in SPLITS:
+        for image in load_split(data.directory, name).images:
+            where.setdefault(image.tobytes(), set()).add(name)
+    assert all(len(splits) == 1 for splits in where.values())
+    audit = metadata(data)["audit"]
+    assert audit["leaked_pairs"] == data.leaked_pairs == 0
+    assert audit["found"]["groups_of_copies"] == len(lines)
+    assert audit["naive_random_split"]["exact_pairs_across"] > len(lines) / 2
+
+
+def test_the_audit_sees_a_leak_in_the_files(plain, tmp_path: Path):
+    from tasks.prepare.audit import _hashes
+    from tasks.prepare.splits import Split
+
+    data, _ = plain
+    train, val = (load_split(data.directory, name) for name in ("train", "val"))
+    assert not _hashes(train) & _hashes(val)
+    leaky = Split(
+        **{
+            name: np.concatenate([column, vars(train)[name][~train.augmented][:1]])
+            for name, column in vars(val).items()
+        }
+    )
+    assert len(_hashes(train) & _hashes(leaky)) == 1
+
+
+def test_conflicting_labels_are_settled_by_majority_and_ties_dropped(store: Path, tmp_path: Path):
+    lines = csv_lines(store)
+    torn, settled = (pixels_of(line) for line in lines[:2])
+    more = [row(torn, 3), row(torn, 4), row(settled, 3), row(settled, 3), row(settled, 4)]
+    write_lines(store, [*lines[2:], *more])
+    data = run(store, tmp_path)
+    labels = {
+        name: CLASSES[label]
+        for split in (load_split(data.directory, one) for one in SPLITS)
+        for name, label in zip(split.ids.tolist(), split.labels, strict=True)
+    }
+    first = len(lines) - 2
+    assert not {f"fer2013:Training:{first + place}".encode() for place in (0, 1)} & set(labels)
+    assert {labels[f"fer2013:Training:{first + place}".encode()] for place in (2, 3, 4)} == {"happy"}
+    told = metadata(data)
+    assert told["conflicting_labels"] == {"distinct_images": 2, "unsettled": 1}
+    assert told["dropped"]["tie"] == 2
+
+
+def test_blank_images_are_dropped_and_counted(store: Path, tmp_path: Path):
+    lines = csv_lines(store)
+    write_lines(
+        store, [*lines, row(np.zeros((48, 48), int)), row(np.full((48, 48), 90) + np.eye(48, dtype=int))]
+    )
+    data = run(store, tmp_path)
+    assert metadata(data)["dropped"]["blank"] == 2
+    assert len(all_ids(data)) == 150
+
+
+def test_a_few_bad_rows_and_photos_are_listed_and_skipped(store: Path, tmp_path: Path):
+    lines = csv_lines(store)
+    write_lines(store, [lines[0], lines[1].replace(" ", " 999 ", 1), *lines[2:]])
+    (store / "datasets/custom/fatigue/notes.png").write_text("no picture")
+    data = run(store, tmp_path, PLAIN.model_copy(update={"max_bad_share": 0.05}))
+    told = metadata(data)["unreadable"]
+    assert told["fer2013"]["count"] == told["custom"]["count"] == 1
+    assert told["fer2013"]["listed"][0]["where"] == "fer2013: row 1 (line 3)"
+    assert "got 2305" in told["fer2013"]["listed"][0]["why"]
+    assert told["custom"]["listed"][0]["where"] == "custom: fatigue/notes.png"
+    assert len(all_ids(data)) == 149
+
+
+def test_too_many_bad_rows_are_refused_and_nothing_is_left_behind(store: Path, tmp_path: Path):
+    lines = csv_lines(store)
+    write_lines(store, [*lines[:-5], *["7" + line[1:] for line in lines[-5:]]])
+    with pytest.raises(InputError, match=r"fer2013: 5 of 120 .* max_bad_share = 0.01 .*row 115 \(line 117\)"):
+        run(store, tmp_path)
+    assert list((tmp_path / "prepared").iterdir()) == []
+
+
+def test_a_class_without_images_is_an_error_unless_it_is_not_expected(store: Path, tmp_path: Path):
+    for photo in (store / "datasets/custom/fatigue").iterdir():
+        photo.unlink()
+    with pytest.raises(InputError, match=r"got none of \['fatigue'\]"):
+        run(store, tmp_path)
+    data = run(store, tmp_path, PLAIN.model_copy(update={"expected_classes": CLASSES[:4]}))
+    assert data.counts["train"]["fatigue"] == 0
+
+
+def test_ferplus_joins_by_row_and_follows_the_papers_rule(store: Path, tmp_path: Path):
+    count = len(csv_lines(store))
+    special = [
+        {"happiness": 10},
+        {"neutral": 5, "surprise": 4, "sadness": 1},  # our neutral, the single vote an outlier
+        {"anger": 3, "disgust": 2, "fear": 2, "neutral": 3},  # stress: 7 of 10
+        {"sadness": 4, "neutral": 4, "fear": 2},  # no majority
+        {"contempt": 8, "neutral": 2},
+        {"unknown": 9},
+        {"NF": 10},
+    ]
+    write_votes(store, special + [{"neutral": 10}] * (count - len(special)))
+    config = {"expected_classes": ("neutral", "stress", "happy", "fatigue")}
+    hard = run(store, tmp_path, PLAIN.model_copy(update={"label_set": "ferplus"} | config))
+    soft = run(store, tmp_path, PLAIN.model_copy(update={"label_set": "ferplus_votes"} | config))
+    told = metadata(hard)["dropped"]
+    assert [told[reason] for reason in ("tie", "contempt", "unknown", "NF")] == [1, 1, 1, 1]
+    found = votes_by_row(hard)
+    assert {number: found[number] for number in (0, 1, 2)} == {0: "happy", 1: "neutral", 2: "stress"}
+    assert not {3, 4, 5, 6} & set(found)
+    assert set(votes_by_row(soft)) == set(found) | {3}
+    train = load_split(soft.directory, "train")
+    [torn] = np.flatnonzero([name.endswith(b":3") for name in train.ids])
+    assert np.allclose(train.votes[torn], [0.4, 0.2, 0.4, 0, 0])
+    for name in ("val", "test"):
+        assert load_split(soft.directory, name).ids.tolist() == load_split(hard.directory, name).ids.tolist()
+
+
+def votes_by_row(data: PreparedData) -> dict[int, str]:
+    """Row number → class, of the FER-2013 images."""
+    return {
+        int(name.rpartition(b":")[2]): CLASSES[label]
+        for split in (load_split(data.directory, one) for one in SPLITS)
+        for name, label in zip(split.ids.tolist(), split.labels, strict=True)
+        if name.startswith(b"fer2013:")
+    }
+
+
+@pytest.mark.parametrize("rows", [119, 121])
+def test_a_labels_file_of_another_length_is_refused(store: Path, tmp_path: Path, rows: int):
+    write_votes(store, [{"neutral": 10}] * rows)
+    with pytest.raises(InputError, match=f"fer2013new.csv has {rows} rows, fer2013.csv has 120"):
+        run(store, tmp_path, PLAIN.model_copy(update={"label_set": "ferplus"}))
+
+
+def test_ferplus_without_its_file_says_what_to_do(store: Path, tmp_path: Path):
+    with pytest.raises(InputError, match=r"no fer2013new.csv; put it beside fer2013.csv"):
+        run(store, tmp_path, PLAIN.model_copy(update={"label_set": "ferplus"}))
+
+
+def test_the_official_split_is_kept(store: Path, tmp_path: Path):
+    data = run(store, tmp_path, PLAIN.model_copy(update={"split": "official"}))
+    for name, usage in zip(SPLITS, ("Training", "PublicTest", "PrivateTest"), strict=True):
+        ids = load_split(data.directory, name).ids.tolist()
+        assert {one.split(b":")[1].decode() for one in ids if one.startswith(b"fer2013")} == {usage}
+
+
+def test_persons_of_groups_csv_stay_together(store: Path, tmp_path: Path):
+    folder = store / "datasets/custom"
+    photos = sorted(path.relative_to(folder).as_posix() for path in folder.glob("fatigue/*.png"))
+    lines = [f"{photo},driver-{place % 6}" for place, photo in enumerate(photos)]
+    (folder / "groups.csv").write_text("\n".join(["file,group", *lines]) + "\n")
+    data = run(store, tmp_path)
+    person = {f"custom:{photo}".encode(): place % 6 for place, photo in enumerate(photos)}
+    where = {}
+    for name in SPLITS:
+        for one in load_split(data.directory, name).ids.tolist():
+            if one in person:
+                where.setdefault(person[one], set()).add(name)
+    assert all(len(splits) == 1 for splits in where.values())
+    assert set.union(*where.values()) == set(SPLITS)
+
+
+def test_a_data_set_is_published_once_with_metadata_last(plain, tmp_path: Path):
+    data, _ = plain
+    store = open_store(tmp_path / "elsewhere")
+    publish(store, data)
+    keys = [info.key for info in store.list(f"prepared/{data.fingerprint}")]
+    assert len(keys) == len(list(data.directory.iterdir()))
+    newest = max(
+        store.list("prepared"), key=lambda info: (tmp_path / "elsewhere" / info.key).stat().st_mtime_ns
+    )
+    assert newest.key.endswith("metadata.json")
+    store.delete(keys[0])
+    publish(store, data)
+    assert not store.exists(keys[0])
+
+
+def test_a_damaged_split_is_one_clear_error(plain, tmp_path: Path):
+    data, _ = plain
+    whole = (data.directory / "val_data.npz").read_bytes()
+    (tmp_path / "val_data.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"val_data.npz: expected a split that prepare wrote"):
+        load_split(tmp_path, "val")
+    with pytest.raises(InputError, match=r"test_data.npz"):
+        load_split(tmp_path, "test")
+
+
+def test_shares_must_make_a_whole():
+    with pytest.raises(ValueError, match=r"must be 1, got 1.15"):
+        PrepareConfig(train_share=0.85)
