@@ -52,11 +52,12 @@ def publish_report(store_uri: str, inputs: ReportInputs, directory: Path) -> Pat
     from tasks.report import summary_markdown, write_model_card, write_report
 
     report = write_report(inputs, directory)
-    write_model_card(inputs, directory)
+    card = write_model_card(inputs, directory)
     store = open_store(store_uri)
     upload_experiment(store, directory)
     if inputs.release:
-        Registry(store).attach(inputs.release.version, report)
+        for path in (report, *card):
+            Registry(store).attach(inputs.release.version, path)
     create_artifacts(inputs, summary_markdown(inputs))
     return report
 
