@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from prefect.states import State
     from pydantic_settings import CliSettingsSource
 
+_COLUMNS = ("device", "outcome", "p50 ms", "p95 ms", "p99 ms", "FPS", "reason")
 _EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
 
 
@@ -97,9 +99,11 @@ def _demo(given: argparse.Namespace) -> int:
     # before Prefect is imported: the demo leaves the user's own server and profile alone
     os.environ.pop("PREFECT_API_URL", None)
     os.environ.update(PREFECT_HOME=str(home / "prefect"), PREFECT_PROFILE="ephemeral")
-    from flows.demo import demo
+    from flows.demo import NEXT_STEPS, demo
 
-    return _conclude(demo(home))
+    status = _conclude(demo(home))
+    print(NEXT_STEPS.format(home=home))
+    return status
 
 
 def _run(path: Path | None, options: dict[str, Any]) -> int:
@@ -157,14 +161,17 @@ def _conclude(state: "State") -> int:
     if ended and ended.fleet:
         _print_devices(ended.fleet.table())
     if ended and ended.report:
-        console.print("report:", Text(ended.report.as_uri()), soft_wrap=True)
+        console.print("report:  ", Text(ended.report.as_uri()), soft_wrap=True)
+        console.print("pictures:", Text(str(ended.report.parent / "*.png")), soft_wrap=True)
     return _EXIT.get(state.name, 0)
 
 
 def _print_devices(rows: list[dict[str, Any]]) -> None:
-    table = Table(*(rows[0] if rows else ()))
+    table = Table(box=box.SIMPLE)
+    for name in _COLUMNS:
+        table.add_column(name, overflow="fold", ratio=1 if name == "reason" else None)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*("" if row[name] is None else str(row[name]) for name in _COLUMNS))
     Console().print(table)
 
 

@@ -19,6 +19,14 @@ _PER_CLASS = 700
 _SEED = 7
 _MARKER = ".stress-vision-demo"
 
+NEXT_STEPS = """
+The object store of the demo is {home}/store, the device {home}/device.
+Next:
+  open the report above in a browser
+  stress-vision fleet --store {home}/store     what the device runs, and how fast
+  stress-vision config > retrain.toml          a configuration for your own data (README, "Your data")
+  stress-vision up                             the Prefect UI with the nightly schedule"""
+
 
 def demo(home: Path) -> State:
     """Run the night under `home`, which is emptied first if an earlier demo made it.
