@@ -4,15 +4,15 @@ In: the three NPZ files and the pairs that `grouping` found. Out: a dictionary f
 reads `audit["leaked_pairs"]`.
 """
 
-from hashlib import blake2b
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from tasks.prepare.collection import Collection
+from tasks.prepare.collection import Collection, hash_images
 from tasks.prepare.config import SPLITS, PrepareConfig
 from tasks.prepare.grouping import Findings
+from tasks.prepare.pixels import CHUNK
 from tasks.prepare.splits import Split, load_split
 
 
@@ -20,15 +20,15 @@ def audit(directory: Path, images: Collection, findings: Findings, config: Prepa
     """Pairs across the written splits (exact by hash of the written pixels, near by the pairs found)."""
     splits = {name: load_split(directory, name) for name in SPLITS}
     counts = _count_in_splits(splits, images, findings)
-    exact = sum(len(a & b) for a, b in combinations([_hashes(split) for split in splits.values()], 2))
+    hashes = [_hashes(directory, name) for name in SPLITS]
+    exact = sum(len(np.intersect1d(a, b)) for a, b in combinations(hashes, 2))
     train = splits["train"]
-    real = set(train.ids[~train.augmented].tolist())
-    strangers = sum(name not in real for name in train.ids[train.augmented].tolist())
+    strangers = ~np.isin(train.ids[train.augmented], train.ids[~train.augmented])
     found = {
         "exact_pairs_across": exact,
         "near_pairs_across": _across(counts, findings.near),
         "same_person_pairs_across": _across(counts, findings.frames),
-        "augmented_from_outside_train": strangers,
+        "augmented_from_outside_train": int(strangers.sum()),
         "augmented_outside_train": int(splits["val"].augmented.sum() + splits["test"].augmented.sum()),
     }
     return {
@@ -40,8 +40,16 @@ def audit(directory: Path, images: Collection, findings: Findings, config: Prepa
     }
 
 
-def _hashes(split: Split) -> set[bytes]:
-    return {blake2b(split.images[place]).digest() for place in np.flatnonzero(~split.augmented)}
+def _hashes(directory: Path, name: str) -> np.ndarray:
+    """Of the real images in a split's file, uint64. The file is mapped anew for each chunk, to bound memory."""
+    real = np.flatnonzero(~load_split(directory, name).augmented)
+    chunks = (real[start : start + CHUNK] for start in range(0, len(real), CHUNK))
+    return np.concatenate(
+        [
+            np.empty(0, np.uint64),
+            *(hash_images(load_split(directory, name).images[chunk]) for chunk in chunks),
+        ]
+    )
 
 
 def _count_in_splits(splits: dict[str, Split], images: Collection, findings: Findings) -> np.ndarray:

@@ -39,7 +39,7 @@ class Block:
     images: np.ndarray
     votes: np.ndarray
     usages: np.ndarray
-    ids: list[str]
+    ids: np.ndarray
     faults: list[tuple[str, str]]
     hashes: np.ndarray
     statistics: np.ndarray
@@ -87,7 +87,7 @@ def collect(ingested: Ingested, config: PrepareConfig, pixels: PixelFile, pool: 
         votes=np.concatenate([block.votes for block in blocks]),
         usages=np.concatenate([block.usages for block in blocks]),
         sources=np.concatenate(sources),
-        ids=np.array([name.encode() for block in blocks for name in block.ids]),
+        ids=np.concatenate([block.ids for block in blocks]),
         hashes=np.concatenate([block.hashes for block in blocks]),
         statistics=np.concatenate([block.statistics for block in blocks]),
         unreadable=unreadable,
@@ -187,8 +187,14 @@ def _photo_block(name: str, keys: list[str], paths: dict[str, Path], config: Pre
 def _measure(
     images: np.ndarray, votes: np.ndarray, usages: np.ndarray, ids: list[str], faults: list[tuple[str, str]]
 ) -> Block:
-    hashes = [int.from_bytes(blake2b(image, digest_size=8).digest(), "little") for image in images]
-    return Block(images, votes, usages, ids, faults, np.array(hashes, np.uint64), statistics_of(images))
+    names = np.array([name.encode() for name in ids], "S")
+    return Block(images, votes, usages, names, faults, hash_images(images), statistics_of(images))
+
+
+def hash_images(images: np.ndarray) -> np.ndarray:
+    """A content hash of each image, uint64 (n,)."""
+    digests = b"".join(blake2b(image, digest_size=8).digest() for image in np.ascontiguousarray(images))
+    return np.frombuffer(digests, np.uint64)
 
 
 def statistics_of(images: np.ndarray) -> np.ndarray:

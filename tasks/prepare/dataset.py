@@ -77,7 +77,11 @@ def _settle(made: Path, finished: Path) -> None:
 
 
 def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory: Path) -> None:
+    from threadpoolctl import threadpool_limits
+
     with (
+        # the pool's threads are the parallelism: a matrix product that waits for threads of its own stalls it
+        threadpool_limits(1, "blas"),
         Pool(config.threads) as pool,
         PixelFile(directory.parent / "pixels", config.image_px, config.channels) as pixels,
     ):

@@ -16,8 +16,9 @@ Of pairs made from its images (JPEG quality 50, brightness by a fifth, crops by 
 sides, mirrored) both steps find 99 % and more.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -34,7 +35,7 @@ _DETAIL = 0.1
 _GRID_PX = 24
 _SHIFT_PX = 3
 _ZOOMS = (0.90, 0.95, 1.0, 1.05, 1.10)
-_BLOCK = (1024, 4096)
+_BLOCK = (512, 1024)
 _COMPARED = 128
 _SMALL = 1e-6
 
@@ -79,23 +80,27 @@ def _spectrum(images: np.ndarray) -> np.ndarray:
     return waves @ images.mean(axis=-1, dtype=np.float32) @ waves.T
 
 
-def candidates(whole: Descriptors, inner: Descriptors) -> np.ndarray:
+def candidates(whole: Descriptors, inner: Descriptors, pool: Pool) -> np.ndarray:
     """Pairs (k, 2), first < second, that correlate above CANDIDATE, as they are or mirrored."""
-    found = np.concatenate([*_alike(whole, whole, upper=True), *_alike(inner, whole, upper=False)])
-    return np.unique(np.sort(found[found[:, 0] != found[:, 1]], axis=1), axis=0)
+    count = len(whole.even)
+    blocks = list(product(range(0, count, _BLOCK[0]), range(0, count, _BLOCK[1])))
+    upper = [(top, left) for top, left in blocks if left + _BLOCK[1] > top]
+    found = [
+        *pool.in_order(lambda corner: _alike(whole, whole, *corner), upper),
+        *pool.in_order(lambda corner: _alike(inner, whole, *corner), blocks),
+    ]
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *found])
+    return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
 
 
-def _alike(first: Descriptors, second: Descriptors, upper: bool) -> Iterator[np.ndarray]:
-    """Pairs (k, 2) above CANDIDATE, block by block; `upper`: only blocks on or over the diagonal."""
-    count = len(first.even)
-    for top in range(0, count, _BLOCK[0]):
-        for left in range(top // _BLOCK[1] * _BLOCK[1] if upper else 0, count, _BLOCK[1]):
-            a, b = slice(top, top + _BLOCK[0]), slice(left, left + _BLOCK[1])
-            scores = first.odd[a] @ second.odd[b].T
-            np.abs(scores, out=scores)
-            scores += first.even[a] @ second.even[b].T
-            rows, columns = np.divmod(np.flatnonzero(scores > CANDIDATE), scores.shape[1])
-            yield np.stack([rows + top, columns + left], axis=1)
+def _alike(first: Descriptors, second: Descriptors, top: int, left: int) -> np.ndarray:
+    """Pairs (k, 2) above CANDIDATE in one block of the product."""
+    a, b = slice(top, top + _BLOCK[0]), slice(left, left + _BLOCK[1])
+    scores = first.odd[a] @ second.odd[b].T
+    np.abs(scores, out=scores)
+    scores += first.even[a] @ second.even[b].T
+    rows, columns = np.divmod(np.flatnonzero(scores > CANDIDATE), scores.shape[1])
+    return np.stack([rows + top, columns + left], axis=1)
 
 
 def compare(

@@ -42,7 +42,7 @@ def find_groups(images: Collection, config: PrepareConfig, pool: Pool) -> Findin
     seen = np.flatnonzero(~blank[first])
     numbers = first[seen]
     descriptors, inner = describe_images(images.pixels.chunks(numbers))
-    pairs = candidates(descriptors, inner)
+    pairs = candidates(descriptors, inner, pool)
     scores = compare(images.pixels, numbers, descriptors, pairs, pool)
     near = scores > config.near_duplicate
     frames = neighbouring_frames(images.persons, images.ids[numbers])

@@ -43,7 +43,7 @@ def read_persons(name: str, files: dict[str, SourceFile], blobs: Path) -> dict[s
 def same_person(persons: dict[str, str], ids: np.ndarray) -> np.ndarray:
     """Pairs (k, 2) that chain the images of each group of a `groups.csv`."""
     members = {}
-    for place, name in enumerate(ids.tolist()):
+    for place, name in enumerate(ids.tolist() if persons else ()):
         if group := persons.get(name.decode()):
             members.setdefault(group, []).append(place)
     return _pairs(pair for places in members.values() for pair in pairwise(places))

@@ -1,6 +1,7 @@
 """The prepare stage as a whole, from ingested drawn faces to files on disk."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from storage.errors import InputError
 from storage.objects import open_store
 from tasks.classes import CLASSES, FER2013_EMOTIONS, TO_CLASS
 from tasks.ingest import Ingested
-from tasks.prepare import PrepareConfig, PreparedData, load_split, prepare
+from tasks.prepare import PrepareConfig, PreparedData, audit, load_split, prepare
 from tasks.prepare.config import SPLITS
 from tasks.prepare.dataset import publish
 from tests.tasks.small_source import (
@@ -160,19 +161,17 @@ def test_copies_go_to_one_split_and_the_audit_counts_what_a_naive_split_leaks(st
 
 
 def test_the_audit_sees_a_leak_in_the_files(plain, tmp_path: Path):
-    from tasks.prepare.audit import _hashes
-    from tasks.prepare.splits import Split
-
     data, _ = plain
+    shutil.copytree(data.directory, tmp_path / "leaky")
     train, val = (load_split(data.directory, name) for name in ("train", "val"))
-    assert not _hashes(train) & _hashes(val)
-    leaky = Split(
-        **{
-            name: np.concatenate([column, vars(train)[name][~train.augmented][:1]])
-            for name, column in vars(val).items()
-        }
-    )
-    assert len(_hashes(train) & _hashes(leaky)) == 1
+    real = np.flatnonzero(~train.augmented)[:3]
+    leaky = {name: np.concatenate([column, vars(train)[name][real]]) for name, column in vars(val).items()}
+    np.savez(tmp_path / "leaky/val_data.npz", **leaky)
+    assert [shared_images(folder) for folder in (data.directory, tmp_path / "leaky")] == [0, 3]
+
+
+def shared_images(directory: Path) -> int:
+    return len(np.intersect1d(*(audit._hashes(directory, name) for name in ("train", "val"))))
 
 
 def test_conflicting_labels_are_settled_by_majority_and_ties_dropped(store: Path, tmp_path: Path):

@@ -49,7 +49,7 @@ def find(images: np.ndarray, folder: Path) -> set[tuple[int, int]]:
         pixels.append(images)
         numbers = np.arange(len(images))
         descriptors, inner = describe_images(pixels.chunks(numbers))
-        pairs = candidates(descriptors, inner)
+        pairs = candidates(descriptors, inner, pool)
         near = compare(pixels, numbers, descriptors, pairs, pool) > THRESHOLD
     return {(a, b) for a, b in pairs[near].tolist()}
 
@@ -75,7 +75,8 @@ def test_the_search_by_blocks_finds_what_all_pairs_would(monkeypatch):
     monkeypatch.setattr("tasks.prepare.duplicates.CANDIDATE", cut)
     monkeypatch.setattr("tasks.prepare.duplicates._BLOCK", (7, 16))
     expected = np.stack([first, second], axis=1)[alike > cut]
-    assert candidates(whole, whole).tolist() == expected.tolist()
+    with Pool(2) as pool:
+        assert candidates(whole, whole, pool).tolist() == expected.tolist()
 
 
 def test_equal_hashes_are_one_image():
