@@ -5,7 +5,9 @@ Exit status: 0 done (released, or nothing new), 1 an error, 2 wrong usage, 3 rej
 """
 
 import argparse
+import logging
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from storage.errors import StressVisionError
+from storage.errors import InputError, StressVisionError
 
 if TYPE_CHECKING:
     from prefect.states import State
     from pydantic_settings import CliSettingsSource
 
+_DEMO_MARKER = ".stress-vision-demo"
 _COLUMNS = ("device", "outcome", "p50 ms", "p95 ms", "p99 ms", "FPS", "reason")
 _EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
 
@@ -56,7 +59,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     demo.add_argument("--home", type=Path, default=Path("stress-vision-demo"), help="where everything is put")
     demo.set_defaults(command=_demo)
 
-    run = commands.add_parser("run", help="one run on your data")
+    run = commands.add_parser("run", help="one run on your data", allow_abbrev=False)
     run.add_argument("--config", type=Path, metavar="FILE.toml", help="see `stress-vision config`")
     # reading the fields imports every stage: only for the command that needs them
     options = _field_options(run) if arguments[:1] == ["run"] else None
@@ -96,6 +99,7 @@ def _field_options(run: argparse.ArgumentParser) -> "CliSettingsSource":
 
 def _demo(given: argparse.Namespace) -> int:
     home = given.home.absolute()
+    _empty_home(home)
     # before Prefect is imported: the demo leaves the user's own server and profile alone
     os.environ.pop("PREFECT_API_URL", None)
     os.environ.update(PREFECT_HOME=str(home / "prefect"), PREFECT_PROFILE="ephemeral")
@@ -106,11 +110,24 @@ def _demo(given: argparse.Namespace) -> int:
     return status
 
 
+def _empty_home(home: Path) -> None:
+    """Make the demo's folder, emptied if an earlier demo made it; InputError where others' files lie there."""
+    if home.exists() and any(home.iterdir()):
+        if not (home / _DEMO_MARKER).exists():
+            raise InputError(f"{home} is not empty and no demo made it: choose another folder with --home")
+        shutil.rmtree(home)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / _DEMO_MARKER).touch()
+
+
 def _run(path: Path | None, options: dict[str, Any]) -> int:
-    from flows.config import load_config
+    from flows.config import load_config, store_uri
     from flows.retrain import retrain
 
-    return _conclude(retrain(load_config(path, options), return_state=True))
+    config = load_config(path, options)
+    store_uri(config.store)  # complains before a server is started for the run
+    _log_our_errors_in_one_line()
+    return _conclude(retrain(config, return_state=True))
 
 
 def _config(given: argparse.Namespace) -> int:
@@ -129,9 +146,12 @@ def _up(given: argparse.Namespace) -> int:
 
 
 def _rollout(given: argparse.Namespace) -> int:
+    from flows.config import store_uri
     from flows.rollout import RolloutRequest, rollout
     from tasks.rollout import RolloutConfig
 
+    store_uri(given.store)
+    _log_our_errors_in_one_line()
     request = RolloutRequest(
         store=given.store, release=given.release, rollout=RolloutConfig(inventory=given.inventory)
     )
@@ -149,6 +169,18 @@ def _fleet(given: argparse.Namespace) -> int:
     print(f"champion: {champion['version'] if champion else 'none yet'}")
     _print_devices([DeviceOutcome.model_validate(facts).row() for facts in registry.devices().values()])
     return 0
+
+
+def _log_our_errors_in_one_line() -> None:
+    """Prefect logs every exception with its traceback; those that a user is meant to read need none."""
+
+    def without_traceback(record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], StressVisionError):
+            record.exc_info = None
+        return True
+
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(without_traceback)
 
 
 def _conclude(state: "State") -> int:

@@ -4,7 +4,6 @@ The device is an SSH server inside this process that keeps its files under the d
 upload, checks, switch and benchmark are those of a real Raspberry Pi; only the machine is not.
 """
 
-import shutil
 from pathlib import Path
 
 from prefect.states import State
@@ -12,12 +11,10 @@ from prefect.states import State
 from deployments.demo_device import demo_device
 from flows.config import RetrainConfig
 from flows.retrain import retrain
-from storage.errors import InputError
 from tasks.synthetic import write_dataset
 
 _PER_CLASS = 700
 _SEED = 7
-_MARKER = ".stress-vision-demo"
 
 NEXT_STEPS = """
 The object store of the demo is {home}/store, the device {home}/device.
@@ -29,11 +26,7 @@ Next:
 
 
 def demo(home: Path) -> State:
-    """Run the night under `home`, which is emptied first if an earlier demo made it.
-
-    Raises InputError if `home` holds anything that no demo put there.
-    """
-    _prepare_home(home)
+    """Run the night under the empty folder `home`."""
     print(f"drawing {5 * _PER_CLASS} faces …", flush=True)
     write_dataset(home / "store", _PER_CLASS, _SEED)
 
@@ -50,18 +43,10 @@ def demo_config(home: Path, inventory: Path) -> RetrainConfig:
             "prepare": {"target_per_class": 0},
             "train": {
                 "model": {"architecture": "custom_light", "input_px": 48},
-                "epochs": 12,
-                "batch_size": 64,
+                "optimizer": {"learning_rate": 0.003, "schedule": "cosine"},
+                "epochs": 16,
+                "batch_size": 32,
             },
             "rollout": {"inventory": str(inventory)},
         }
     )
-
-
-def _prepare_home(home: Path) -> None:
-    if home.exists() and any(home.iterdir()):
-        if not (home / _MARKER).exists():
-            raise InputError(f"{home} is not empty and no demo made it: choose another folder with --home")
-        shutil.rmtree(home)
-    home.mkdir(parents=True, exist_ok=True)
-    (home / _MARKER).touch()
