@@ -111,7 +111,7 @@ def _demo(given: argparse.Namespace) -> int:
 
 
 def _empty_home(home: Path) -> None:
-    """Make the demo's folder, emptied if an earlier demo made it; InputError where others' files lie there."""
+    """Make the demo's folder, emptied if a demo made it; InputError where anything else lies there."""
     if home.exists() and any(home.iterdir()):
         if not (home / _DEMO_MARKER).exists():
             raise InputError(f"{home} is not empty and no demo made it: choose another folder with --home")
