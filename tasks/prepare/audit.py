@@ -41,7 +41,7 @@ def audit(directory: Path, images: Collection, findings: Findings, config: Prepa
 
 
 def _hashes(directory: Path, name: str) -> np.ndarray:
-    """Of the real images in a split's file, uint64. The file is mapped anew for each chunk, to bound memory."""
+    """Of the real images in a split's file, uint64. Mapped anew for each chunk, to bound memory."""
     real = np.flatnonzero(~load_split(directory, name).augmented)
     chunks = (real[start : start + CHUNK] for start in range(0, len(real), CHUNK))
     return np.concatenate(
