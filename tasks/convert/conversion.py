@@ -31,6 +31,8 @@ def convert(model_path: Path, data: PreparedData, config: ConvertConfig, out_dir
         network = keras.models.load_model(model_path, compile=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"{model_path}: Keras can't load it: {error}; expected a .keras model") from error
+    if not all(np.isfinite(weights).all() for weights in network.get_weights()):
+        raise ModelError(f"{model_path}: weights hold NaN or infinity; look at the run's training history")
     images = calibration_images(data, config.calibration_images)
     out_dir.mkdir(parents=True, exist_ok=True)
     formats = dict.fromkeys(("int8", *config.formats))

@@ -27,7 +27,22 @@ def epoch_callbacks(
     patient = _patient_callbacks(config)
     log = callbacks.TensorBoard(directory / "tensorboard", write_graph=False)
     finish = _finish_epochs(network, config, directory, progress, [*patient, best], images, report)
-    return [*patient, log, every, *_validating_average(network, config, best), finish]
+    average = _validating_average(network, config, best)
+    return [_seed_dropout(network, config), *patient, log, every, *average, finish]
+
+
+def _seed_dropout(network, config: TrainConfig):
+    """Seed every dropout layer by the epoch: Keras doesn't keep their state in a weights file."""
+    from keras import callbacks, layers
+
+    dropouts = [layer for layer in network.layers if isinstance(layer, layers.Dropout) and layer.rate]
+
+    def seed(epoch, _logs):
+        for index, layer in enumerate(dropouts):
+            # the second number counts the steps, of which no epoch has 2^20
+            layer.seed_generator.state.assign([config.seed + index, epoch << 20])
+
+    return callbacks.LambdaCallback(on_epoch_begin=seed)
 
 
 def _patient_callbacks(config: TrainConfig):

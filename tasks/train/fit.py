@@ -143,7 +143,7 @@ def _compiled_network(split, config: TrainConfig, steps: int, progress: Progress
 
 
 def _resume(network, path: Path) -> None:
-    """Load weights, the optimiser's state and the dropout layers' seeds."""
+    """Load the weights and the optimiser's state."""
     network.optimizer.build(network.trainable_variables)
     try:
         network.load_weights(path)

@@ -1,0 +1,169 @@
+"""Conversion: real small networks through the real converter and the real runtime."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from storage.errors import InputError, ModelError
+from tasks.convert import ConvertConfig, convert
+from tasks.convert.conversion import calibration_images, min_runtime_version, run_in_runtime
+from tasks.convert.ranges import widen
+from tasks.evaluate import predict
+from tasks.prepare import load_split
+from tasks.train import ModelConfig
+from tasks.train.networks import build_network
+from tests.tasks.small_model import prepared_data
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+QUICK = ConvertConfig(calibration_images=40, benchmark_runs=20)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return prepared_data(tmp_path_factory.mktemp("convert") / "data", per_class=12)
+
+
+def _saved(directory, config):
+    import keras
+
+    keras.utils.set_random_seed(3)
+    network = build_network(config, 48, 1)
+    # untrained, its answers hardly differ; a head that is 20 times as steep makes them do so
+    head = network.get_layer("probabilities")
+    head.set_weights([20 * weight for weight in head.get_weights()])
+    path = directory / "final_model.keras"
+    network.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    config = ModelConfig(architecture="resnet_native", filters=(8, 8, 8, 8), blocks=(1, 1, 1, 1))
+    return _saved(tmp_path_factory.mktemp("convert"), config)
+
+
+@pytest.fixture(scope="module")
+def converted(saved, data, tmp_path_factory):
+    return convert(saved, data, QUICK, tmp_path_factory.mktemp("convert") / "out")
+
+
+def test_each_format_is_written_under_its_name_and_smaller_than_the_one_before(converted):
+    by_size = ["float32", "float16", "int8"]
+    sizes = [converted.models[name].bytes for name in by_size]
+    assert sizes == sorted(sizes, reverse=True)
+    for name, model in converted.models.items():
+        content = model.path.read_bytes()
+        assert model.path.name == f"model_{name}.tflite"
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (model.bytes, model.sha256)
+    files = {path.name for path in converted.int8.path.parent.iterdir()}
+    assert files == {f"model_{name}.tflite" for name in by_size}
+
+
+def test_int8_takes_the_cameras_bytes_and_gives_uint8(converted):
+    int8 = converted.int8
+    assert (int8.input.shape, int8.input.dtype) == ((1, 48, 48, 1), "uint8")
+    assert (int8.input.scale, int8.input.zero_point) == (1.0, 0)
+    assert (int8.output.shape, int8.output.dtype) == ((1, 5), "uint8")
+    assert int8.output.scale == pytest.approx(1 / 256)
+
+
+def test_every_format_answers_as_the_keras_model_does(converted, saved, data):
+    images = load_split(data.directory, "test").images
+    expected = predict(saved, images)
+    assert expected.std() > 0.05
+    for name, bound in (("float32", 1e-4), ("float16", 0.02), ("int8", 0.15)):
+        assert np.abs(predict(converted.models[name].path, images) - expected).max() < bound
+
+
+def test_the_graph_is_one_piece_in_the_delegate_and_its_latency_is_measured(converted):
+    for model in converted.models.values():
+        assert model.delegate_partitions == 1
+        latency = model.host_latency_ms
+        assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
+    assert "CONV_2D" not in converted.int8.undelegated
+    assert converted.models["float32"].undelegated == ()
+
+
+def test_the_oldest_runtime_that_can_load_it_is_known(converted):
+    assert tuple(map(int, converted.int8.min_runtime_version.split("."))) <= (2, 14, 0)
+    assert min_runtime_version(converted.int8.path.read_bytes()) == converted.int8.min_runtime_version
+
+
+def test_int8_is_calibrated_on_real_training_images_only(data, tmp_path):
+    other = prepared_data(tmp_path / "data", per_class=4)
+    path = other.directory / "train_data.npz"
+    with np.load(path) as split:
+        members = {name: split[name] for name in split.files}
+    members["augmented"] = np.arange(len(members["labels"])) % 2 == 0
+    np.savez(path, **members)
+    real = {image.tobytes() for image in members["images"][1::2]}
+    chosen = calibration_images(other, 6)
+    assert len(chosen) == 6 and {image.tobytes() for image in chosen} <= real
+    assert len(calibration_images(other, 1000)) == len(real)
+    np.savez(path, **{**members, "augmented": np.ones(len(members["labels"]), bool)})
+    with pytest.raises(InputError, match="no real training image"):
+        calibration_images(other, 6)
+
+
+@pytest.mark.slow
+def test_a_squeeze_that_is_dead_on_faces_is_widened_until_the_runtime_takes_it(data, tmp_path):
+    """What ImageNet's MobileNetV3-Small does on faces: a tensor that hardly ever leaves zero."""
+    import keras
+
+    path = _saved(tmp_path, ModelConfig(input_px=32, weights="none"))
+    network = keras.models.load_model(path)
+    backbone = network.get_layer("backbone")
+    lively = backbone.get_layer("expanded_conv_6_depthwise_bn").beta
+    lively.assign(np.full(lively.shape, 3))
+    squeeze = backbone.get_layer("expanded_conv_6_squeeze_excite_conv")
+    squeeze.bias.assign(np.full(squeeze.bias.shape, -100))
+    network.save(path)
+    int8 = convert(path, data, ConvertConfig(formats=("int8",), calibration_images=10), tmp_path / "out").int8
+    assert len(int8.widened) == 1 and "expanded_conv_6_squeeze_excite" in int8.widened[0]
+    assert int8.delegate_partitions > 1
+
+
+def test_widening_a_tensor_leaves_the_answers_as_they_were(converted, data, tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(converted.int8.path))
+    operations = interpreter._get_ops_details()
+    convolutions = [op for op in operations if op["op_name"] == "CONV_2D"]
+    read_by = {int(tensor): op["op_name"] for op in operations for tensor in op["inputs"]}
+    tensor = next(int(op["outputs"][0]) for op in convolutions if read_by[int(op["outputs"][0])] == "CONV_2D")
+    wider = tmp_path / "wider.tflite"
+    wider.write_bytes(widen(converted.int8.path.read_bytes(), {tensor: 1.1}))
+    images = load_split(data.directory, "test").images
+    before, after = predict(converted.int8.path, images), predict(wider, images)
+    assert not np.array_equal(wider.read_bytes(), converted.int8.path.read_bytes())
+    assert np.abs(before - after).max() < 0.2
+
+
+def test_a_file_that_is_no_model_is_an_error_and_not_a_crash(data, tmp_path):
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(b"TFL3" * 100)
+    with pytest.raises(ModelError, match="ai-edge-litert"):
+        run_in_runtime(broken, load_split(data.directory, "test").images[0], 10)
+    with pytest.raises(ModelError, match=r"expected a \.keras model"):
+        convert(broken, data, QUICK, tmp_path / "out")
+
+
+def test_a_model_that_computes_nan_is_refused_and_leaves_no_file(data, tmp_path):
+    import keras
+
+    network = keras.Sequential(
+        [
+            keras.Input((48, 48, 1), dtype="uint8"),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5, "softmax"),
+        ]
+    )
+    kernel, bias = network.layers[-1].get_weights()
+    network.layers[-1].set_weights([np.full_like(kernel, np.nan), bias])
+    network.save(tmp_path / "nan.keras")
+    with pytest.raises(ModelError, match="NaN or infinity"):
+        convert(tmp_path / "nan.keras", data, QUICK, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,222 @@
+"""Training: what comes out, and that a killed run ends as if it had not been."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from storage.errors import InputError
+from tasks.prepare import load_split
+from tasks.train import AugmentationConfig, ModelConfig, OptimizerConfig, TrainConfig, train
+from tests.tasks.small_model import prepared_data
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+SMALL = TrainConfig(
+    model=ModelConfig(architecture="custom_light", input_px=32, filters=(8, 8, 8, 8)),
+    epochs=3,
+    keep_checkpoints=2,
+)
+
+TRAIN_IN_A_PROCESS = """
+import sys
+from pathlib import Path
+from tasks.prepare import PreparedData
+from tasks.train import TrainConfig, train
+data, config, directory = sys.argv[1:]
+train(PreparedData.model_validate_json(data), TrainConfig.model_validate_json(config), Path(directory))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return prepared_data(tmp_path_factory.mktemp("train") / "data", per_class=20)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    lines = []
+    result = train(data, SMALL, tmp_path_factory.mktemp("train") / "20261122_031500", report=lines.append)
+    return result, lines
+
+
+def _weights(path):
+    import keras
+
+    return keras.models.load_model(path, compile=False).get_weights()
+
+
+def test_an_experiment_holds_every_promised_file(trained):
+    result, _ = trained
+    names = {str(path.relative_to(result.directory)) for path in result.directory.rglob("*")}
+    assert names >= {
+        "final_model.keras",
+        "model_config.json",
+        "experiment_config.json",
+        "training_history.json",
+        "training_history.png",
+        "training_log.csv",
+        "checkpoints/best_model.keras",
+        "tensorboard/train",
+        "tensorboard/validation",
+    }
+    assert not [name for name in names if "writing" in name or name.endswith(".part")]
+    assert result.experiment_id == "20261122_031500"
+    assert result.keras_bytes == result.model_path.stat().st_size
+
+
+def test_the_history_has_the_named_metrics_for_every_epoch(trained):
+    result, _ = trained
+    for name in ("loss", "accuracy", "precision", "recall", "auc"):
+        assert len(result.history[name]) == len(result.history[f"val_{name}"]) == SMALL.epochs
+    assert json.loads((result.directory / "training_history.json").read_text()) == result.history
+    with (result.directory / "training_log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert [float(row["val_loss"]) for row in rows] == result.history["val_loss"]
+
+
+def test_progress_says_how_long_it_will_still_take(trained):
+    _, lines = trained
+    assert len(lines) == SMALL.epochs
+    assert lines[0].startswith("epoch 1/3") and "min left" in lines[0] and "images/s" in lines[0]
+
+
+def test_the_final_model_is_the_best_epochs_and_takes_raw_bytes(trained, data):
+    import keras
+
+    result, _ = trained
+    model = keras.models.load_model(result.model_path)
+    images = load_split(data.directory, "val").images
+    assert model.input_shape == (None, 48, 48, 1) and model.inputs[0].dtype == "uint8"
+    answers = model.predict(images, verbose=0)
+    assert answers.shape == (len(images), 5) and np.allclose(answers.sum(1), 1, atol=1e-5)
+    accuracy = (answers.argmax(1) == load_split(data.directory, "val").labels).mean()
+    assert accuracy == pytest.approx(max(result.history["val_accuracy"]), abs=1e-6)
+    best = result.directory / "checkpoints/best_model.keras"
+    for ours, theirs in zip(model.get_weights(), _weights(best), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_only_the_newest_checkpoints_stay(trained):
+    result, _ = trained
+    kept = sorted(path.name for path in (result.directory / "checkpoints").glob("epoch_*"))
+    assert kept == ["epoch_0002.weights.h5", "epoch_0003.weights.h5"]
+
+
+def test_a_finished_experiment_is_not_trained_again(trained, data):
+    result, _ = trained
+    lines = []
+    again = train(data, SMALL, result.directory, report=lines.append)
+    assert not lines
+    assert again.history == result.history and again.best_epoch == result.best_epoch
+
+
+def test_another_configuration_in_the_same_directory_is_refused(trained, data):
+    result, _ = trained
+    with pytest.raises(InputError, match="other train than asked for"):
+        train(data, SMALL.model_copy(update={"seed": 1}), result.directory)
+
+
+def test_an_empty_split_is_an_error(data, tmp_path):
+    empty = prepared_data(tmp_path / "data", per_class=1)
+    with np.load(empty.directory / "val_data.npz") as split:
+        members = {name: split[name][:0] for name in split.files}
+    np.savez(empty.directory / "val_data.npz", **members)
+    with pytest.raises(InputError, match="val split is empty"):
+        train(empty, SMALL, tmp_path / "experiment")
+
+
+@pytest.mark.slow
+def test_a_run_killed_between_epochs_ends_with_the_weights_of_an_uninterrupted_one(data, tmp_path):
+    config = SMALL.model_copy(
+        update={
+            "epochs": 3,
+            "optimizer": OptimizerConfig(
+                name="adamw", plateau_patience=1, ema_momentum=0.5, learning_rate=0.002
+            ),
+            "augmentation": AugmentationConfig(mixup_alpha=0.2),
+        }
+    )
+    arguments = [sys.executable, "-c", TRAIN_IN_A_PROCESS, data.model_dump_json(), config.model_dump_json()]
+    _kill_after_an_epoch([*arguments, str(tmp_path / "killed")], tmp_path / "killed")
+    lines = []
+    resumed = train(data, config, tmp_path / "killed", report=lines.append)
+    whole = train(data, config, tmp_path / "whole", report=lambda _: None)
+    assert 0 < len(lines) < config.epochs
+    assert resumed.history == whole.history
+    last = "checkpoints/epoch_0003.weights.h5"
+    assert _checkpoint(tmp_path / "killed" / last) == _checkpoint(tmp_path / "whole" / last)
+    for ours, theirs in zip(_weights(resumed.model_path), _weights(whole.model_path), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def _kill_after_an_epoch(command, directory):
+    """kill -9 as soon as the first epoch is committed."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (directory / "checkpoints/progress.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _checkpoint(path):
+    """Every number of a weights file, the optimiser's included."""
+    import h5py
+
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: found.update({name: item[()].tobytes()}) if hasattr(item, "shape") else None
+        )
+    assert any("optimizer" in name for name in found)
+    return found
+
+
+@pytest.mark.slow
+def test_validation_follows_training_within_a_few_epochs(tmp_path):
+    same = prepared_data(tmp_path / "data", per_class=20)
+    shutil.copyfile(same.directory / "train_data.npz", same.directory / "val_data.npz")
+    config = TrainConfig(
+        model=ModelConfig(architecture="custom_light", input_px=48, filters=(16, 16, 32, 32), dropout=0),
+        optimizer=OptimizerConfig(learning_rate=0.005),
+        augmentation=AugmentationConfig(enabled=False),
+        epochs=8,
+        batch_size=10,
+    )
+    history = train(same, config, tmp_path / "experiment", report=lambda _: None).history
+    assert history["accuracy"][-1] > 0.6
+    # with Keras' own momentum of 0.999 it stays at chance, 0.2
+    assert max(history["val_accuracy"]) > 0.4
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(data, tmp_path):
+    still = OptimizerConfig(name="sgd", learning_rate=1e-6, schedule="cosine", warmup_epochs=0)
+    config = SMALL.model_copy(update={"epochs": 30, "early_stopping_patience": 1, "optimizer": still})
+    result = train(data, config, tmp_path / "experiment", report=lambda _: None)
+    assert result.epochs < 30
+    again = train(data, config, tmp_path / "experiment", report=lambda _: pytest.fail("trained on"))
+    assert again.epochs == result.epochs
+
+
+def test_warm_start_begins_with_the_other_models_weights(trained, data, tmp_path):
+    champion, _ = trained
+    config = SMALL.model_copy(
+        update={
+            "init_from": str(champion.model_path),
+            "epochs": 1,
+            "optimizer": OptimizerConfig(name="sgd", learning_rate=1e-6),
+        }
+    )
+    result = train(data, config, tmp_path / "experiment", report=lambda _: None)
+    for ours, theirs in zip(_weights(result.model_path)[:1], _weights(champion.model_path)[:1], strict=True):
+        assert np.allclose(ours, theirs, atol=1e-3)

@@ -1,0 +1,141 @@
+"""The architectures are those of the phase document, and start from the weights that they are told."""
+
+import numpy as np
+import pytest
+
+from storage.errors import ModelError
+from storage.objects import open_store
+from tasks.train import ModelConfig, TrainConfig
+from tasks.train.networks import BACKBONE, build_network
+from tasks.train.weights import set_start_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+V3 = ModelConfig(architecture="mobilenet_v3_small", input_px=32, weights="none")
+
+
+def _layers(network, kind):
+    return [layer for layer in network._flatten_layers(include_self=False) if type(layer).__name__ == kind]
+
+
+def test_mobilenet_v3_small_has_the_documents_head_and_thirty_trainable_backbone_layers():
+    network = build_network(V3, image_px=48, channels=1)
+    assert [layer.units for layer in _layers(network, "Dense")] == [256, 128, 5]
+    assert [layer.rate for layer in _layers(network, "Dropout")] == [0.3, 0.2]
+    assert [float(layer.kernel_regularizer.l2) for layer in _layers(network, "Dense")[:2]] == [
+        pytest.approx(0.001)
+    ] * 2
+    backbone = network.get_layer(BACKBONE)
+    assert backbone.input_shape == (None, 32, 32, 3)
+    assert sum(layer.trainable for layer in backbone.layers) == 30
+
+
+def test_custom_light_has_the_documents_layers_and_filters():
+    network = build_network(ModelConfig(architecture="custom_light"), image_px=48, channels=1)
+    assert network.get_layer("to_rgb").output.shape == (None, 160, 160, 3)
+    assert [layer.filters for layer in _layers(network, "SeparableConv2D")] == [64, 128, 256]
+    assert [(layer.filters, layer.strides) for layer in _layers(network, "Conv2D")] == [(32, (2, 2))]
+    assert len(_layers(network, "MaxPooling2D")) == 3
+    assert [layer.units for layer in _layers(network, "Dense")] == [128, 5]
+
+
+def test_resnet_native_is_five_blocks_of_plain_convolutions_at_the_images_own_size():
+    network = build_network(ModelConfig(architecture="resnet_native"), image_px=48, channels=1)
+    assert len(_layers(network, "Add")) == 5
+    assert not _layers(network, "Resizing")
+    assert 600_000 < network.count_params() < 750_000
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("architecture", ["custom_light", "resnet_native"])
+def test_every_network_takes_raw_bytes_and_gives_five_probabilities(architecture, channels):
+    network = build_network(ModelConfig(architecture=architecture, input_px=64), 40, channels)
+    images = np.random.default_rng(0).integers(0, 256, (3, 40, 40, channels), np.uint8)
+    answers = network.predict(images, verbose=0)
+    assert answers.shape == (3, 5) and answers.dtype == np.float32
+    assert np.allclose(answers.sum(1), 1, atol=1e-5)
+
+
+def test_scaling_before_enlarging_gives_what_the_document_asks_for():
+    import keras
+
+    network = build_network(V3.model_copy(update={"input_px": 64}), 48, 1)
+    seen = keras.Model(network.input, network.get_layer("to_rgb").output)
+    image = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 1), np.uint8)
+    enlarged = keras.ops.image.resize(image.astype(np.float32), (64, 64), interpolation="bilinear")
+    assert np.allclose(seen(image), np.repeat(np.asarray(enlarged) / 127.5 - 1, 3, axis=3), atol=1e-5)
+
+
+def test_relu6_replaces_every_hard_swish_and_keeps_the_weights_where_they_were():
+    network = build_network(V3.model_copy(update={"activation": "relu6"}), 48, 1)
+    published = build_network(V3, 48, 1)
+    assert _layers(published, "Activation") and not _layers(network, "Activation")
+    ours, theirs = ([w.path for w in one.get_layer(BACKBONE).weights] for one in (network, published))
+    assert ours == theirs
+
+
+def test_batch_norm_statistics_follow_within_a_few_steps():
+    network = build_network(V3, 48, 1)
+    assert {layer.momentum for layer in _layers(network, "BatchNormalization")} == {0.95}
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory):
+    import keras
+
+    network = keras.applications.MobileNetV3Small(
+        input_shape=(32, 32, 3), include_top=False, include_preprocessing=False, weights=None
+    )
+    path = tmp_path_factory.mktemp("weights") / "v3.weights.h5"
+    network.save_weights(path)
+    return path, network.get_weights()
+
+
+@pytest.mark.parametrize("activation", ["hard_swish", "relu6"])
+def test_the_backbone_takes_a_weights_file(weights_file, activation):
+    path, expected = weights_file
+    config = TrainConfig(model=V3.model_copy(update={"weights": str(path), "activation": activation}))
+    network = build_network(config.model, 48, 1)
+    set_start_weights(network, config, None)
+    for ours, theirs in zip(network.get_layer(BACKBONE).get_weights(), expected, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_the_backbone_takes_weights_from_the_store(weights_file, tmp_path):
+    path, expected = weights_file
+    store = open_store(tmp_path)
+    store.upload(path, "weights/v3.weights.h5")
+    config = TrainConfig(model=V3.model_copy(update={"weights": "store:weights/v3.weights.h5"}))
+    network = build_network(config.model, 48, 1)
+    set_start_weights(network, config, store)
+    assert np.array_equal(network.get_layer(BACKBONE).get_weights()[0], expected[0])
+
+
+def test_a_missing_or_foreign_weights_file_is_an_error_that_says_how_to_give_one(tmp_path):
+    network = build_network(V3, 48, 1)
+    foreign = tmp_path / "foreign.weights.h5"
+    foreign.write_text("not HDF5")
+    for path in (tmp_path / "absent.weights.h5", foreign):
+        config = TrainConfig(model=V3.model_copy(update={"weights": str(path)}))
+        with pytest.raises(ModelError, match=r"--train\.model\.weights PATH"):
+            set_start_weights(network, config, None)
+
+
+def test_where_imagenet_cannot_be_downloaded_the_error_says_how_to_give_a_file(monkeypatch, tmp_path):
+    # a proxy on a closed port of this machine, and an empty cache: no download, and no waiting for one
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path), raising=False)
+    network = build_network(V3, 48, 1)
+    with pytest.raises(ModelError, match=r"--train\.model\.weights PATH"):
+        set_start_weights(network, TrainConfig(model=V3.model_copy(update={"weights": "imagenet"})), None)
+
+
+def test_a_model_of_another_architecture_cannot_be_a_warm_start(tmp_path):
+    light = build_network(ModelConfig(architecture="custom_light", input_px=32), 48, 1)
+    light.save(tmp_path / "light.keras")
+    config = TrainConfig(
+        model=ModelConfig(architecture="resnet_native"), init_from=str(tmp_path / "light.keras")
+    )
+    with pytest.raises(ModelError, match="init_from"):
+        set_start_weights(build_network(config.model, 48, 1), config, None)
