@@ -17,7 +17,7 @@ from storage.errors import MissingObject
 from storage.objects import ObjectStore
 
 _LATEST = "experiments/latest.json"
-_RUNNING = "running.json"
+_RUNNING = ".running.json"
 
 
 class Experiment(BaseModel, frozen=True):

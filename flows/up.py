@@ -28,6 +28,8 @@ def up(port: int, logs: Path) -> None:
     environment = {**os.environ, "PREFECT_API_URL": api, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     running: dict[str, subprocess.Popen] = {}
     signal.signal(signal.SIGTERM, _interrupt)
+    # a shell that starts us in the background lets SIGINT be ignored, by the worker too, which stops by it
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         print("starting the Prefect server …", flush=True)
         running["server"] = _start(

@@ -42,7 +42,7 @@ def compare_with_champion(
     return AgainstChampion(version=version, paired=compare(ours, theirs, labels))
 
 
-@task(name="compare-with-champion")
+@task(name="compare-with-champion", task_run_name="compare-with-champion")
 def measure_against_champion(
     store_uri: str, data: PreparedData, candidate: Evaluation, work_dir: Path
 ) -> AgainstChampion | None:

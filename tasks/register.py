@@ -186,7 +186,7 @@ def as_release(registry: Registry, directory: Path) -> Release:
     )
 
 
-@task
+@task(name="register", task_run_name="register")
 def register_release(
     store_uri: str,
     model: TfliteModel,
@@ -204,7 +204,7 @@ def register_release(
     return release
 
 
-@task
+@task(name="fetch-release", task_run_name="fetch-release")
 def fetch_release(store_uri: str, version: str, work_dir: Path) -> Release:
     """Bring a registered release here, checked by hash; `champion` is the champion's version."""
     registry = Registry(open_store(store_uri))
@@ -216,7 +216,7 @@ def fetch_release(store_uri: str, version: str, work_dir: Path) -> Release:
     return as_release(registry, registry.fetch(version, work_dir / "releases"))
 
 
-@task
+@task(name="promote", task_run_name="promote")
 def promote_release(store_uri: str, release: Release, reason: str = "") -> None:
     """Make a release the champion."""
     Registry(open_store(store_uri)).promote(release.version, reason)

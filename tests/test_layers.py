@@ -17,7 +17,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     # the client of real devices, and the server that the demo has instead of one
     "paramiko": ("deployments/ssh.py", "deployments/demo_device.py"),
-    "tensorflow": ("tasks/train", "tasks/evaluate", "tasks/convert"),
+    "tensorflow": ("tasks/tensorflow_start.py", "tasks/train", "tasks/evaluate", "tasks/convert"),
     "keras": ("tasks/train", "tasks/evaluate", "tasks/convert"),
 }
 

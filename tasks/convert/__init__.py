@@ -15,7 +15,7 @@ from tasks.prepare import PreparedData
 __all__ = ["ConvertConfig", "ConvertedModels", "TensorInfo", "TfliteModel", "convert", "convert_model"]
 
 
-@task
+@task(name="convert", task_run_name="convert")
 def convert_model(
     model_path: Path, data: PreparedData, config: ConvertConfig, out_dir: Path
 ) -> ConvertedModels:

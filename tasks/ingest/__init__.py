@@ -207,7 +207,7 @@ def _combine(sources: tuple[SourceManifest, ...]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-@task
+@task(name="ingest", task_run_name="ingest")
 def ingest_sources(store_uri: str, config: IngestConfig, work_dir: Path) -> Ingested:
     """Fetch what is new in every source of the store, and say how much that was."""
     log = get_run_logger()

@@ -27,7 +27,7 @@ from tasks.prepare.splits import Split, load_split
 __all__ = ["PrepareConfig", "PreparedData", "Split", "load_split", "prepare", "prepare_dataset"]
 
 
-@task
+@task(name="prepare", task_run_name="prepare")
 def prepare_dataset(
     store_uri: str, ingested: Ingested, config: PrepareConfig, work_dir: Path
 ) -> PreparedData:

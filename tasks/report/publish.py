@@ -13,19 +13,16 @@ from storage.registry import Registry
 from tasks.report.formats import data_uri
 from tasks.report.inputs import ReportInputs
 from tasks.rollout import FleetOutcome
+from tasks.train.progress import finished_files
 
 _ARTIFACT_BYTES = 100_000
 """Prefect keeps artifacts in its database: a picture larger than this stays in the report only."""
-_LOCAL_ONLY = ("checkpoints", "running.json")
-"""Of use only to the machine that may have to resume, except for the best model."""
 
 
 def upload_experiment(store: ObjectStore, directory: Path) -> None:
     """Keep the experiment's files under experiments/<id>/ in the store."""
-    for path in sorted(file for file in directory.rglob("*") if file.is_file()):
-        name = path.relative_to(directory)
-        if name.parts[0] not in _LOCAL_ONLY or name.stem == "best_model":
-            store.upload(path, f"experiments/{directory.name}/{name.as_posix()}")
+    for path in finished_files(directory):
+        store.upload(path, f"experiments/{directory.name}/{path.relative_to(directory).as_posix()}")
 
 
 def create_artifacts(inputs: ReportInputs, markdown: str) -> None:
@@ -33,9 +30,9 @@ def create_artifacts(inputs: ReportInputs, markdown: str) -> None:
     create_markdown_artifact(markdown, key="retraining", description=inputs.headline)
     pictures = {"confusion-matrix": inputs.int8.pictures, "training-history": inputs.trained.pictures}
     for key, files in pictures.items():
-        path = files.get(key.replace("-", "_"))
-        if path and path.stat().st_size < _ARTIFACT_BYTES:
-            create_image_artifact(data_uri(path), key=key, description=f"{key} of {inputs.experiment_id}")
+        picture = data_uri(files[key.replace("-", "_")])
+        if len(picture) < _ARTIFACT_BYTES:
+            create_image_artifact(picture, key=key, description=f"{key} of {inputs.experiment_id}")
     if inputs.fleet:
         create_fleet_artifact(inputs.fleet)
 
@@ -46,7 +43,7 @@ def create_fleet_artifact(fleet: FleetOutcome) -> None:
     )
 
 
-@task(name="publish-report")
+@task(name="publish-report", task_run_name="publish-report")
 def publish_report(store_uri: str, inputs: ReportInputs, directory: Path) -> Path:
     """Write the report, keep it in the store with the experiment and the release, and show it in Prefect."""
     from tasks.report import summary_markdown, write_model_card, write_report
@@ -62,7 +59,7 @@ def publish_report(store_uri: str, inputs: ReportInputs, directory: Path) -> Pat
     return report
 
 
-@task(name="publish-fleet")
+@task(name="publish-fleet", task_run_name="publish-fleet")
 def publish_fleet(fleet: FleetOutcome) -> None:
     """Show the devices on the run's page in Prefect."""
     create_fleet_artifact(fleet)

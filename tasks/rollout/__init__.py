@@ -49,7 +49,7 @@ def record(registry: Registry, outcome: FleetOutcome) -> None:
             registry.record_benchmark(outcome.release, device.device, figures)
 
 
-@task
+@task(name="roll-out", task_run_name="roll-out")
 def roll_out_release(store_uri: str, release: Release, config: RolloutConfig) -> FleetOutcome:
     """Roll a registered release out to the inventory's devices, and record what became of each."""
     logger, registry = get_run_logger(), Registry(open_store(store_uri))

@@ -11,7 +11,6 @@ from prefect import get_run_logger, task
 from tasks.prepare import PreparedData
 from tasks.train.config import AugmentationConfig, ModelConfig, OptimizerConfig, TrainConfig
 from tasks.train.fit import TrainedModel, train
-from tasks.train.progress import finished_files
 
 __all__ = [
     "AugmentationConfig", "ModelConfig", "OptimizerConfig", "TrainConfig", "TrainedModel",
@@ -19,17 +18,15 @@ __all__ = [
 ]  # fmt: skip
 
 
-@task
+@task(name="train", task_run_name="train")
 def train_model(
     store_uri: str, data: PreparedData, config: TrainConfig, experiment_id: str, work_dir: Path
 ) -> TrainedModel:
-    """Train in `work_dir`/experiments/<experiment_id> and keep the experiment in the store."""
+    """Train in `work_dir`/experiments/<experiment_id>, or go on there with what a killed run left."""
     from storage.objects import open_store
 
     log = get_run_logger()
     store = open_store(store_uri)
     trained = train(data, config, work_dir / "experiments" / experiment_id, store=store, report=log.info)
-    for path in finished_files(trained.directory):
-        store.upload(path, f"experiments/{experiment_id}/{path.relative_to(trained.directory).as_posix()}")
     log.info("kept epoch %d of %d: experiments/%s", trained.best_epoch, trained.epochs, experiment_id)
     return trained

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from storage.errors import InputError, ModelError
 from storage.objects import ObjectStore
 from tasks.classes import CLASSES
+from tasks.tensorflow_start import start_tensorflow
 from tasks.prepare import PreparedData
 from tasks.train.config import TrainConfig
 from tasks.train.progress import BEST_MODEL, Progress, best_epoch, read_progress, write_atomically
@@ -56,6 +57,7 @@ def train(
     """
     from tasks.prepare.splits import load_split
 
+    start_tensorflow()
     directory.mkdir(parents=True, exist_ok=True)
     _claim(directory, data, config)
     splits = {name: load_split(data.directory, name) for name in ("train", "val")}

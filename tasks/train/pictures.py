@@ -46,6 +46,6 @@ def draw_batch(before: np.ndarray, after: np.ndarray, path: Path) -> Path:
 
 def _save(figure, path: Path) -> Path:
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
+    figure.savefig(content, format="png", dpi=80)
     write_atomically(path, content.getvalue())
     return path

@@ -1,0 +1,32 @@
+"""The first import of TensorFlow in a process, without what it writes past every log level.
+
+Its C++ part writes about oneDNN and CUDA to file descriptor 2 before its logging is set up; a person who
+follows a run takes that for trouble.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def start_tensorflow() -> None:
+    """Import TensorFlow and look for GPUs; an exception passes, its chatter doesn't."""
+    if "tensorflow" not in sys.modules:
+        with _silent_stderr():
+            import tensorflow as tf
+
+            tf.config.list_physical_devices("GPU")
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
