@@ -17,8 +17,8 @@ from pydantic import BaseModel
 from storage.errors import InputError, ModelError
 from storage.objects import ObjectStore
 from tasks.classes import CLASSES
-from tasks.tensorflow_start import start_tensorflow
 from tasks.prepare import PreparedData
+from tasks.tensorflow_start import start_tensorflow
 from tasks.train.config import TrainConfig
 from tasks.train.progress import BEST_MODEL, Progress, best_epoch, read_progress, write_atomically
 
