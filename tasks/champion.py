@@ -53,5 +53,6 @@ def measure_against_champion(
     elif against.paired is None:
         get_run_logger().warning("champion %s can't be compared: %s", against.version, against.reason)
     else:
-        get_run_logger().info("%+.4f accuracy against champion %s", against.paired.difference, against.version)
+        change = against.paired.difference
+        get_run_logger().info("%+.4f accuracy against champion %s", change, against.version)
     return against
