@@ -17,6 +17,7 @@ from tasks.convert import ConvertConfig
 from tasks.gate import GateConfig
 from tasks.ingest import IngestConfig
 from tasks.prepare import PrepareConfig
+from tasks.prepare.drift import DriftConfig
 from tasks.register import RegisterConfig
 from tasks.rollout import RolloutConfig
 from tasks.train import TrainConfig
@@ -71,6 +72,9 @@ class RetrainConfig(BaseModel, frozen=True, extra="forbid", title="Retraining ru
     data: IngestConfig = Field(IngestConfig(), title="Data", description="Where the images come from.")
     prepare: PrepareConfig = Field(
         PrepareConfig(), title="Preparation", description="Labels, splits and balancing."
+    )
+    drift: DriftConfig = Field(
+        DriftConfig(), title="Drift", description="When tonight's data has moved away from the champion's."
     )
     train: TrainConfig = Field(TrainConfig(), title="Training", description="Network and hyperparameters.")
     convert: ConvertConfig = Field(ConvertConfig(), title="Conversion", description="TFLite formats.")

@@ -30,7 +30,7 @@ class Experiment(BaseModel, frozen=True):
 
 def experiment_key(config: RetrainConfig, data_fingerprint: str) -> str:
     """SHA-256 over the data and all configuration that can change the outcome of a run."""
-    decisive = config.model_dump_json(include={"prepare", "train", "convert", "targets"})
+    decisive = config.model_dump_json(include={"prepare", "drift", "train", "convert", "targets"})
     return hashlib.sha256(f"{data_fingerprint}\n{decisive}".encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ from flows.experiment import Experiment
 from tasks.advice import Measured, advise
 from tasks.champion import AgainstChampion
 from tasks.convert import ConvertedModels
+from tasks.drift import Drift
 from tasks.evaluate import Evaluation, agreement, load_predictions
 from tasks.gate import Figures, Verdict, figures_of, judge
 from tasks.ingest import Ingested
@@ -28,6 +29,7 @@ class Night:
     experiment: Experiment
     ingested: Ingested
     data: PreparedData
+    drift: Drift | None
     trained: TrainedModel
     original: Evaluation
     converted: ConvertedModels
@@ -77,6 +79,7 @@ class Night:
             agreement=agreement(float32, int8),
             champion=self.champion.version if self.champion else None,
             against_champion=self.champion.paired if self.champion else None,
+            drift=self.drift,
             advice=advise(self._measured(fleet)),
             release=release,
             fleet=fleet,
@@ -102,4 +105,5 @@ class Night:
             model_bytes=int8.bytes,
             latency_ms=max(devices, default=int8.host_latency_ms["p95"]),
             delegate_partitions=int8.delegate_partitions,
+            undelegated=int8.undelegated,
         )

@@ -2,7 +2,7 @@
 
 Requires: an object store with data sets (README, "Your data"). With an inventory, every device needs a
 pinned host key and a key file that opens it.
-Ends as Deployed, Registered (no fleet given), PartlyDeployed, Rejected, Skipped, or Failed.
+Ends as Deployed, Registered (no fleet given), PartlyDeployed, Rejected, Drifted, Skipped, or Failed.
 """
 
 from datetime import UTC, datetime
@@ -11,12 +11,13 @@ from prefect import flow
 from prefect.states import Completed, State
 
 from flows.config import RetrainConfig, store_uri, work_path
-from flows.experiment import close_experiment, ended_experiment, experiment_key, open_experiment
+from flows.experiment import Experiment, close_experiment, ended_experiment, experiment_key, open_experiment
 from flows.night import Night
 from flows.outcome import night_state
-from storage.objects import open_store
+from storage.objects import ObjectStore, open_store
 from tasks.champion import measure_against_champion
 from tasks.convert import convert_model
+from tasks.drift import Drift, watch_drift
 from tasks.evaluate import evaluate_model
 from tasks.ingest import ingest_sources
 from tasks.prepare import prepare_dataset
@@ -43,6 +44,9 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (fr
     experiment = open_experiment(work, key)
 
     data = prepare_dataset(store, ingested, config.prepare, work)
+    drift = watch_drift(store, data, config.drift, experiment.directory)
+    if config.drift.stop and drift and drift.report.shifted:
+        return stopped_by_drift(open_store(store), experiment, drift)
     trained = train_model(store, data, config.train, experiment.id, work)
     original = evaluate_model(trained.model_path, data, experiment.directory, "float")
     converted = convert_model(trained.model_path, data, config.convert, experiment.directory)
@@ -50,7 +54,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (fr
     champion = measure_against_champion(store, data, quantized, work)
 
     night = Night(
-        config, started, experiment, ingested, data, trained, original, converted, quantized, champion
+        config, started, experiment, ingested, data, drift, trained, original, converted, quantized, champion
     )
     release = fleet = None
     if night.verdict.passed:
@@ -73,3 +77,13 @@ def nothing_new(ended: dict) -> str:
         f"data and configuration are those of experiment {ended['experiment']}, which ended as "
         f"{ended['outcome']}; set force to train all the same, or roll its release out with the flow rollout"
     )
+
+
+def stopped_by_drift(store: ObjectStore, experiment: Experiment, drift: Drift) -> State:
+    """The end of a night whose data is too far from the champion's to train on unseen."""
+    close_experiment(store, experiment, "Drifted")
+    message = (
+        f"nothing was trained: {', '.join(drift.report.shifted)} shifted against the data of champion "
+        f"{drift.champion}; look at {drift.picture}, then set drift.stop = false to train all the same"
+    )
+    return Completed(name="Drifted", message=message)

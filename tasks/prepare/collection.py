@@ -71,7 +71,7 @@ def collect(ingested: Ingested, config: PrepareConfig, pixels: PixelFile, pool: 
         mine = []
         for block in _read(source, files, ingested.blobs, config, pool):
             pixels.append(block.images)
-            mine.append(replace(block, images=block.images[:0]))
+            mine.append(replace(block, images=np.empty(0, np.uint8)))
         unreadable[source.name] = _judge_faults(source.name, mine, config.max_bad_share)
         persons |= read_persons(source.name, files, ingested.blobs)
         blocks += mine

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from tasks.advice import Advice
 from tasks.convert import ConvertedModels
+from tasks.drift import Drift
 from tasks.evaluate import Agreement, Evaluation, Paired
 from tasks.evaluate.layers import LayerError
 from tasks.gate import GateConfig, Verdict
@@ -39,6 +40,7 @@ class ReportInputs(BaseModel, frozen=True):
     agreement: Agreement | None = None
     champion: str | None = None
     against_champion: Paired | None = None
+    drift: Drift | None = None
     layer_errors: tuple[LayerError, ...] = ()
     advice: tuple[Advice, ...] = ()
     release: Release | None = None

@@ -1,9 +1,11 @@
 """What happens at the end of every epoch: stop, slow down, log, keep the weights, commit."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from storage.errors import ModelError
 from tasks.train.config import TrainConfig
 from tasks.train.progress import WRITING_BEST, WRITING_EPOCH, Progress, commit_epoch, describe
 
@@ -22,6 +24,8 @@ def epoch_callbacks(
     from keras import callbacks
 
     (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+    # a killed run may have left half of one
+    (directory / WRITING_BEST).unlink(missing_ok=True)
     every = callbacks.ModelCheckpoint(directory / WRITING_EPOCH, save_weights_only=True)
     best = callbacks.ModelCheckpoint(directory / WRITING_BEST, monitor=config.monitor, save_best_only=True)
     patient = _patient_callbacks(config)
@@ -96,6 +100,8 @@ def _finish_epochs(network, config, directory, progress, counting, images, repor
 
     def finish(epoch, logs):
         for name, value in {**logs, "learning_rate": network.optimizer.learning_rate.numpy()}.items():
+            if not math.isfinite(value):
+                raise ModelError(_diverged(name, epoch + 1, config))
             history.setdefault(name, []).append(float(value))
         seconds = time.perf_counter() - began
         done = Progress(
@@ -110,6 +116,13 @@ def _finish_epochs(network, config, directory, progress, counting, images, repor
         report(describe(done, config, images, epoch + 1 - progress.epochs, seconds))
 
     return callbacks.LambdaCallback(on_train_begin=restore, on_epoch_end=finish)
+
+
+def _diverged(name: str, epoch: int, config: TrainConfig) -> str:
+    return (
+        f"Training diverged: {name} is not a number in epoch {epoch}, at learning rate "
+        f"{config.optimizer.learning_rate}. Give a lower train.optimizer.learning_rate and start anew."
+    )
 
 
 def _counters(callback) -> dict[str, float | None]:

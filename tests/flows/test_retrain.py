@@ -1,6 +1,7 @@
 """The night as a whole, on drawn faces, a real S3 server, real SSH devices and a real Prefect server."""
 
 import json
+import shutil
 
 import pytest
 
@@ -118,3 +119,16 @@ def test_without_a_fleet_the_release_is_registered_and_becomes_champion_from_s3_
 def test_a_store_without_data_ends_the_run_with_the_layout_it_expects(tmp_path):
     with pytest.raises(InputError, match=r"fer2013\.csv"):
         retrain(config(tmp_path / "empty", tmp_path / "work"))
+
+
+def test_a_night_whose_data_has_shifted_stops_before_training_if_told_to(store, work, tmp_path):
+    darker = tmp_path / "darker"
+    shutil.copytree(store, darker)
+    path = darker / "datasets/fer2013/fer2013.csv"
+    header, *rows = path.read_text().splitlines()
+    split = [row.split(",") for row in rows]
+    dark = [f"{e},{' '.join(str(int(p) // 3) for p in pixels.split())},{usage}" for e, pixels, usage in split]
+    path.write_text("\n".join([header, *dark]))
+    state = retrain(config(darker, work, targets=LENIENT, drift={"stop": True}), return_state=True)
+    assert (state.type.value, state.name) == ("COMPLETED", "Drifted")
+    assert "brightness" in state.message and "drift.stop" in state.message

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from storage.errors import InputError
+from storage.errors import InputError, ModelError
 from tasks.prepare import load_split
 from tasks.train import AugmentationConfig, ModelConfig, OptimizerConfig, TrainConfig, train
 from tests.tasks.small_model import prepared_data
@@ -206,6 +206,16 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(data, tmp_path):
     assert result.epochs < 30
     again = train(data, config, tmp_path / "experiment", report=lambda _: pytest.fail("trained on"))
     assert again.epochs == result.epochs
+
+
+def test_a_diverging_run_is_an_error_that_names_the_learning_rate(data, tmp_path):
+    wild = OptimizerConfig.model_construct(
+        **{**OptimizerConfig(name="sgd").model_dump(), "learning_rate": 1e30}
+    )
+    config = SMALL.model_copy(update={"optimizer": wild, "epochs": 1})
+    with pytest.raises(ModelError, match="learning_rate"):
+        train(data, config, tmp_path / "experiment", report=lambda _: None)
+    assert not (tmp_path / "experiment/final_model.keras").exists()
 
 
 def test_warm_start_begins_with_the_other_models_weights(trained, data, tmp_path):
