@@ -2,8 +2,8 @@
 
 Credentials, region, profile and endpoint come from where boto3 takes them (`AWS_*`, `AWS_ENDPOINT_URL`,
 `~/.aws`, instance roles). boto3 writes, deletes and explains errors. Listing and reading, of which a data set
-of small images needs tens of thousands, go through obstore with the same credentials and endpoint: 3 to 6
-times faster (`tests/benchmarks/bench_ingest.py`). What obstore can't do, boto3 does again.
+of small images needs tens of thousands, go through obstore with the same credentials and endpoint, which
+is faster (`tests/benchmarks/bench_ingest.py` says by how much). What obstore can't do, boto3 does again.
 
 Nothing here relies on conditional puts, user metadata, or an ETag being an MD5.
 """

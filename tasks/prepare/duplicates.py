@@ -13,7 +13,7 @@ Two steps, both blind to brightness and contrast:
 
 0.87 was chosen by eye on FER-2013: pairs above it show one photo, 99.8 % of pairs of two people lie below.
 Of pairs made from its images (JPEG quality 50, brightness by a fifth, crops by 2 px of 48 around or at two
-sides, mirrored) both steps find 99 % and more.
+sides, mirrored) each step alone found 98 % and more; of crops by 3 px at two sides 89 %.
 """
 
 from collections.abc import Iterable

@@ -5,9 +5,9 @@ usages int8 (n,) 0 train, 1 val, 2 test (Training, PublicTest, PrivateTest), row
 from 0 after the header, in the file's order.
 
 The text is read a block at a time. A block of flawless rows is turned into numbers by a few passes of
-numpy over its bytes, several times faster than the CSV and JSON parsers that tests/benchmarks
-compares; a block with anything unusual in it (quotes, another column order, a fault) is parsed row by
-row, which is slow and exact and says what is wrong with which row.
+numpy over its bytes (`tests/benchmarks/bench_prepare.py` compares it with other parsers); a block with
+anything unusual in it (quotes, another column order, a fault) is parsed row by row, which is slow and
+exact and says what is wrong with which row.
 """
 
 import csv
