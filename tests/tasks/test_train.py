@@ -208,13 +208,13 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(data, tmp_path):
     assert again.epochs == result.epochs
 
 
-def test_a_diverging_run_is_an_error_that_names_the_learning_rate(data, tmp_path):
-    wild = OptimizerConfig.model_construct(
-        **{**OptimizerConfig(name="sgd").model_dump(), "learning_rate": 1e30}
-    )
-    config = SMALL.model_copy(update={"optimizer": wild, "epochs": 1})
-    with pytest.raises(ModelError, match="learning_rate"):
-        train(data, config, tmp_path / "experiment", report=lambda _: None)
+def test_a_run_whose_loss_is_no_number_is_an_error_and_leaves_no_model(tmp_path):
+    data = prepared_data(tmp_path / "data", per_class=8)
+    with np.load(data.directory / "train_data.npz") as split:
+        members = {name: split[name] for name in split.files}
+    np.savez(data.directory / "train_data.npz", **{**members, "votes": members["votes"] * np.nan})
+    with pytest.raises(ModelError, match=r"in epoch 1.*train\.optimizer\.learning_rate"):
+        train(data, SMALL, tmp_path / "experiment", report=lambda _: None)
     assert not (tmp_path / "experiment/final_model.keras").exists()
 
 
