@@ -43,14 +43,14 @@ class LocalStore:
         return self.load(key).data
 
     def load(self, key: str) -> Loaded:
-        return Loaded(*self._unchanged(key, lambda source: b"".join(_chunks(source))))
+        return Loaded(*self._unchanged(key, b"".join))
 
     def write(self, key: str, data: bytes) -> None:
         with replacing(self._path(key), durable=True) as file:
             file.write(data)
 
     def download(self, key: str, path: Path) -> Downloaded:
-        return Downloaded(*self._unchanged(key, lambda source: write_chunks(path, _chunks(source))))
+        return Downloaded(*self._unchanged(key, lambda chunks: write_chunks(path, chunks)))
 
     def upload(self, path: Path, key: str) -> None:
         with path.open("rb") as file, replacing(self._path(key), durable=True) as target:
@@ -70,18 +70,17 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
-    def _unchanged(self, key: str, read: Callable[[Path], Any]) -> tuple[ObjectInfo, Any]:
+    def _unchanged(self, key: str, read: Callable[[Iterator[bytes]], Any]) -> tuple[ObjectInfo, Any]:
         source = self._path(key)
         for _ in range(2):
-            before = self._info(key, source)
-            result = read(source)
-            if before == self._info(key, source):
-                return before, result
+            with explained("read", source), source.open("rb") as file:
+                before = os.fstat(file.fileno())
+                result = read(_chunks(file))
+                after = os.fstat(file.fileno())
+            # the open file stays what it was when another takes its name: only a rewrite in place matters
+            if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+                return _info_of(key, before), result
         raise StoreError(f"{source}: changes while it is read; run again when its writer has finished")
-
-    def _info(self, key: str, path: Path) -> ObjectInfo:
-        with explained("read", path):
-            return _info_of(key, path.stat())
 
 
 @contextmanager
@@ -123,10 +122,9 @@ def _create(path: Path) -> BinaryIO:
         return open(path, "xb")  # noqa: PTH123
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    with explained("read", path), path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            yield chunk
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(1 << 20):
+        yield chunk
 
 
 @contextmanager
