@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prefect.states import State
     from pydantic_settings import CliSettingsSource
 
+_PRESETS = ("highest_accuracy", "balanced", "highest_speed")  # flows.config has them, and imports every stage
 _DEMO_MARKER = ".stress-vision-demo"
 _COLUMNS = ("device", "outcome", "p50 ms", "p95 ms", "p99 ms", "FPS", "reason")
 _EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
@@ -66,7 +67,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     run.set_defaults(command=lambda given: _run(given.config, options(parsed_args=given)()))
 
     config = commands.add_parser("config", help="print a configuration file to start from")
-    config.add_argument("--preset", default="balanced", help="highest_accuracy, balanced or highest_speed")
+    config.add_argument("--preset", default="balanced", choices=_PRESETS)
     config.set_defaults(command=_config)
 
     up = commands.add_parser("up", help="Prefect server, work pool, deployments and worker, until Ctrl-C")

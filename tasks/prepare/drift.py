@@ -73,7 +73,7 @@ def summarise(name: str, values: np.ndarray) -> dict:
 
 def compare(reference: dict, new: dict, config: DriftConfig = DriftConfig()) -> DriftReport:  # noqa: B008 (frozen)
     """Two metadata.json, the champion's first. InputError where they can't be compared."""
-    for key in ("classes", "label_set", "image_px"):
+    for key in ("code_version", "classes", "label_set", "image_px"):
         if reference.get(key) != new.get(key):
             raise InputError(
                 f"drift: {key}: expected the champion's {reference.get(key)}, got {new.get(key)}; "

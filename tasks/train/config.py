@@ -32,7 +32,7 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", title="Network"):
         "imagenet",
         min_length=1,
         description="Start of the mobilenet_v3_small backbone: imagenet (Keras' download), none (random), "
-        "the path of a Keras weights file (.h5), or store:KEY for one in the object store. "
+        "the path of a Keras weights file (.h5), store:KEY in the run's object store, or s3://bucket/key. "
         "The other networks start at random.",
     )
     trainable_layers: int = Field(

@@ -5,11 +5,14 @@ import tempfile
 from pathlib import Path
 
 from storage.errors import ModelError
-from storage.objects import ObjectStore
+from storage.objects import ObjectStore, open_store
 from tasks.train.config import TrainConfig
 from tasks.train.networks import BACKBONE
 
-_HOW = "give a Keras weights file of it: --train.model.weights PATH or store:KEY, or none to start at random"
+_HOW = (
+    "give a Keras weights file of it: --train.model.weights PATH, store:KEY or s3://bucket/key, "
+    "or none to start at random"
+)
 _DOWNLOAD_TIMEOUT_S = 20
 _STORE = "store:"
 
@@ -25,6 +28,9 @@ def set_start_weights(network, config: TrainConfig, store: ObjectStore | None) -
         network.get_layer(BACKBONE).set_weights(_imagenet_weights())
     elif weights.startswith(_STORE):
         _load_from_store(network.get_layer(BACKBONE), weights.removeprefix(_STORE), store)
+    elif "://" in weights:
+        uri, _, key = weights.rpartition("/")
+        _load_from_store(network.get_layer(BACKBONE), key, open_store(uri))
     else:
         _load_file(network.get_layer(BACKBONE), Path(weights))
 

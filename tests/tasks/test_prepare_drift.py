@@ -81,3 +81,8 @@ def test_the_picture_shows_both(tmp_path: Path):
     with Image.open(path) as picture:
         colours = {colour for _, colour in picture.convert("RGB").getcolors(100_000)}
     assert {(31, 119, 180), (255, 127, 14)} <= colours
+
+
+def test_data_sets_of_another_version_of_the_code_are_not_compared():
+    with pytest.raises(InputError, match="code_version"):
+        compare(data_set() | {"code_version": 1}, data_set() | {"code_version": 2})

@@ -101,11 +101,12 @@ def test_the_backbone_takes_a_weights_file(weights_file, activation):
         assert np.array_equal(ours, theirs)
 
 
-def test_the_backbone_takes_weights_from_the_store(weights_file, tmp_path):
+@pytest.mark.parametrize("address", ["store:weights/v3.weights.h5", "file://{store}/weights/v3.weights.h5"])
+def test_the_backbone_takes_weights_from_a_store(weights_file, tmp_path, address):
     path, expected = weights_file
     store = open_store(tmp_path)
     store.upload(path, "weights/v3.weights.h5")
-    config = TrainConfig(model=V3.model_copy(update={"weights": "store:weights/v3.weights.h5"}))
+    config = TrainConfig(model=V3.model_copy(update={"weights": address.format(store=tmp_path)}))
     network = build_network(config.model, 48, 1)
     set_start_weights(network, config, store)
     assert np.array_equal(network.get_layer(BACKBONE).get_weights()[0], expected[0])
