@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from flows.config import RetrainConfig
 from storage.errors import MissingObject
+from storage.local import replacing
 from storage.objects import ObjectStore
 
 _LATEST = "experiments/latest.json"
@@ -40,7 +41,8 @@ def open_experiment(work_path: Path, key: str) -> Experiment:
         if json.loads(marker.read_text())["key"] == key:
             return Experiment(id=marker.parent.name, key=key, directory=marker.parent)
     directory = _new_directory(work_path / "experiments")
-    _write_atomically(directory / _RUNNING, {"key": key})
+    with replacing(directory / _RUNNING) as file:
+        file.write(json.dumps({"key": key}).encode())
     return Experiment(id=directory.name, key=key, directory=directory)
 
 
@@ -71,9 +73,3 @@ def _new_directory(parent: Path) -> Path:
             second += 1
         else:
             return directory
-
-
-def _write_atomically(path: Path, value: dict) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value))
-    part.replace(path)

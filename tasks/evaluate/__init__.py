@@ -13,6 +13,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from storage.errors import InputError
+from storage.local import replacing
 from tasks.evaluate.calibration import Reliability, reliability
 from tasks.evaluate.compare import Agreement, Paired, agreement, compare
 from tasks.evaluate.figures import (
@@ -99,7 +100,8 @@ def evaluate_predictions(
         pictures=_draw(figures, table, probabilities, images, out_dir, name, config),
         seconds=seconds,
     )
-    _write(evaluation.json_path, evaluation.model_dump_json(indent=2).encode())
+    with replacing(evaluation.json_path) as file:
+        file.write(evaluation.model_dump_json(indent=2).encode())
     return evaluation
 
 
@@ -147,12 +149,6 @@ def _save_predictions(path: Path, probabilities: np.ndarray, split: Split) -> Pa
     whole = path.with_suffix(".part.npz")
     np.savez(whole, probabilities=probabilities, labels=split.labels, sources=split.sources, ids=split.ids)
     return whole.replace(path)
-
-
-def _write(path: Path, content: bytes) -> None:
-    whole = path.with_suffix(".part")
-    whole.write_bytes(content)
-    whole.replace(path)
 
 
 @task(name="evaluate", task_run_name="evaluate-{name}")

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from storage.local import replacing
 from tasks.report.formats import environment, flat
 from tasks.report.inputs import Outcome, ReportInputs
 
@@ -115,7 +116,6 @@ def _audit(metadata: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_suffix(path.suffix + ".part")
-    whole.write_text(text, encoding="utf-8")
-    return whole.replace(path)
+    with replacing(path) as file:
+        file.write(text.encode())
+    return path

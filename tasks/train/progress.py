@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from storage.local import replacing
 from tasks.train.config import TrainConfig
 
 BEST_MODEL = "checkpoints/best_model.keras"
@@ -53,10 +54,8 @@ def commit_epoch(directory: Path, done: Progress, keep: int) -> None:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Give `path` its content in one step: a reader sees all of it, or what was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    part.replace(path)
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def finished_files(directory: Path) -> list[Path]:
