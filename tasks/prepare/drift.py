@@ -133,7 +133,7 @@ def draw_drift(reference: dict, new: dict, path: Path) -> Path:
     FigureCanvasAgg(figure)
     for axes, name in zip(figure.subplots(1, 4), (_SHARES, *_TOP), strict=True):
         for place, (label, metadata) in enumerate((("champion's data", reference), ("new data", new))):
-            counts = _classes(metadata) if name == _SHARES else metadata["statistics"][name]["histogram"]
+            counts = _counts(metadata, name)
             bins = np.arange(len(counts))
             axes.bar(bins + 0.4 * place, np.array(counts) / max(sum(counts), 1), 0.4, label=label)
         if name == _SHARES:
