@@ -1,4 +1,4 @@
-"""Random changes to a training batch, as one affine warp per image and a brightness factor.
+"""Random changes to a training batch: one affine warp per image, brightness, contrast, an erased rectangle.
 
 In and out: images uint8 (B, P, P, C) and labels float32 (B, 5). The warp runs at the images' own
 resolution, before the network enlarges them: 48x48 pixels instead of 160x160x3, for the whole batch
@@ -9,6 +9,9 @@ import math
 
 from tasks.train.config import AugmentationConfig
 
+_ERASED = (0.06, 0.225)
+"""Half sides of an erased rectangle, share of the image's side."""
+
 
 def augment(images, labels, config: AugmentationConfig, seed):
     """Change a batch at random; `seed` int64 (2,) decides all of it."""
@@ -16,7 +19,7 @@ def augment(images, labels, config: AugmentationConfig, seed):
 
     if not config.enabled:
         return images, labels
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 7), num=7)
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 9), num=9)
     x = tf.cast(images, tf.float32)
     x = tf.raw_ops.ImageProjectiveTransformV3(
         images=x,
@@ -27,6 +30,10 @@ def augment(images, labels, config: AugmentationConfig, seed):
         fill_value=0.0,
     )
     x *= _uniform((images.shape[0], 1, 1, 1), config.brightness_share, seeds[5]) + 1
+    if config.contrast_share:
+        x = (x - 127.5) * (_uniform((images.shape[0], 1, 1, 1), config.contrast_share, seeds[7]) + 1) + 127.5
+    if config.erasing_share:
+        x = _erase(x, config.erasing_share, seeds[8])
     if config.mixup_alpha:
         x, labels = _mixup(x, labels, config.mixup_alpha, seeds[6])
     return tf.cast(tf.clip_by_value(tf.round(x), 0, 255), tf.uint8), labels
@@ -56,6 +63,20 @@ def _uniform(shape: tuple[int, ...], extent: float, seed):
     import tensorflow as tf
 
     return tf.random.stateless_uniform(shape, seed, -1.0, 1.0) * extent
+
+
+def _erase(x, share: float, seed):
+    """Zhong et al., 2017: a share of the images gets a rectangle, 0.12 to 0.45 px a side, of one grey value."""
+    import tensorflow as tf
+
+    count, px = x.shape[0], x.shape[1]
+    place, size, chosen, grey = tf.unstack(tf.random.experimental.stateless_split(seed, 4), num=4)
+    centre = tf.random.stateless_uniform((2, count, 1), place, 0, px)
+    half = tf.random.stateless_uniform((2, count, 1), size, _ERASED[0] * px, _ERASED[1] * px)
+    rows, columns = tf.unstack(tf.abs(tf.range(px, dtype=tf.float32) - centre) < half)
+    hit = tf.random.stateless_uniform((count, 1, 1), chosen) < share
+    inside = (rows[:, :, None] & columns[:, None, :] & hit)[..., None]
+    return tf.where(inside, tf.random.stateless_uniform((count, 1, 1, 1), grey, 0, 255), x)
 
 
 def _mixup(x, labels, alpha: float, seed):

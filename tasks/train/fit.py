@@ -100,8 +100,7 @@ def _fit(splits, config: TrainConfig, directory: Path, progress: Progress, store
     from tasks.train.input_pipeline import count_steps, training_batches, validation_batches
 
     keras.utils.set_random_seed(config.seed)
-    half = config.mixed_precision and bool(tf.config.list_physical_devices("GPU"))
-    keras.config.set_dtype_policy("mixed_float16" if half else "float32")
+    keras.config.set_dtype_policy(_dtype_policy(config, gpu=bool(tf.config.list_physical_devices("GPU"))))
     try:
         steps = count_steps(len(splits["train"].images), config.batch_size)
         network = _compiled_network(splits["train"], config, steps, progress, store)
@@ -120,6 +119,12 @@ def _fit(splits, config: TrainConfig, directory: Path, progress: Progress, store
         )
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def _dtype_policy(config: TrainConfig, gpu: bool) -> str:
+    if config.precision == "auto":
+        return "mixed_float16" if gpu else "float32"
+    return "float32" if config.precision == "float32" else "mixed_bfloat16"
 
 
 def _compiled_network(split, config: TrainConfig, steps: int, progress: Progress, store):

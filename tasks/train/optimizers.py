@@ -9,6 +9,8 @@ def new_optimizer(config: TrainConfig, steps_per_epoch: int):
 
     ours = config.optimizer
     common = {"learning_rate": _learning_rate(config, steps_per_epoch)}
+    if ours.clip_norm:
+        common |= {"global_clipnorm": ours.clip_norm}
     if ours.ema_momentum:
         common |= {"use_ema": True, "ema_momentum": ours.ema_momentum}
     if ours.name == "sgd":

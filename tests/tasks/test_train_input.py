@@ -126,6 +126,27 @@ def test_brightness_multiplies_and_saturates():
     assert _augmented(np.full_like(grey, 250), brightness_share=0.9)[0].max() == 255
 
 
+def test_contrast_stretches_about_mid_grey():
+    halves = np.full((64, 4, 4, 1), 100, np.uint8)
+    halves[:, 2:] = 155
+    changed = _augmented(halves, contrast_share=0.4)[0].astype(int)
+    spread = changed[:, 3, 0, 0] - changed[:, 0, 0, 0]
+    assert 33 <= spread.min() < 39 and 71 < spread.max() <= 77
+    assert np.allclose(changed[:, 3, 0, 0] + changed[:, 0, 0, 0], 255, atol=1)
+
+
+def test_erasing_paints_one_rectangle_over_about_its_share_of_images():
+    images = np.full((400, 40, 40, 1), 77, np.uint8)
+    changed = _augmented(images, erasing_share=0.5)[0][..., 0]
+    erased = changed != 77
+    hit = erased.any(axis=(1, 2))
+    assert 150 < hit.sum() < 250
+    for image, mask in zip(changed[hit], erased[hit], strict=True):
+        sides = mask.any(1).sum(), mask.any(0).sum()
+        assert mask.sum() == sides[0] * sides[1] and max(sides) <= 0.45 * 40 + 1
+        assert len(np.unique(image[mask])) == 1
+
+
 def test_mixup_blends_labels_by_the_shares_of_the_images():
     images = np.zeros((4, 4, 4, 1), np.uint8)
     images[2:] = 200
@@ -168,6 +189,7 @@ def test_metrics_of_soft_labels_count_the_first_label_only():
         {"model": {"dropout": 0.9}},
         {"model": {"architecture": "custom_light", "filters": (1, 2)}},
         {"model": {"blocks": (1, 0, 1, 1)}},
+        {"model": {"blocks": (-1, 1, 1, 1)}},
         {"unknown": 1},
     ],
 )

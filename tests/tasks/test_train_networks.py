@@ -46,6 +46,13 @@ def test_resnet_native_is_five_blocks_of_plain_convolutions_at_the_images_own_si
     assert 600_000 < network.count_params() < 750_000
 
 
+def test_resnet_natives_first_stage_may_be_its_convolution_alone():
+    config = ModelConfig(architecture="resnet_native", filters=(16, 48, 96, 192), blocks=(0, 1, 2, 1))
+    network = build_network(config, image_px=48, channels=1)
+    assert len(_layers(network, "Add")) == 4
+    assert network.get_layer(index=-3).input.shape[1:] == (6, 6, 192)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("architecture", ["custom_light", "resnet_native"])
 def test_every_network_takes_raw_bytes_and_gives_five_probabilities(architecture, channels):
