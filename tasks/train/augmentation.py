@@ -66,7 +66,7 @@ def _uniform(shape: tuple[int, ...], extent: float, seed):
 
 
 def _erase(x, share: float, seed):
-    """Zhong et al., 2017: a share of the images gets a rectangle, 0.12 to 0.45 px a side, of one grey value."""
+    """Zhong et al., 2017: a share of the images gets a rectangle of one grey, 0.12 to 0.45 px a side."""
     import tensorflow as tf
 
     count, px = x.shape[0], x.shape[1]
