@@ -10,9 +10,19 @@ from prefect import get_run_logger, task
 
 from tasks.convert.config import ConvertConfig, ConvertedModels, TensorInfo, TfliteModel
 from tasks.convert.conversion import convert
+from tasks.convert.instructions import count_instructions, find_counter
 from tasks.prepare import PreparedData
 
-__all__ = ["ConvertConfig", "ConvertedModels", "TensorInfo", "TfliteModel", "convert", "convert_model"]
+__all__ = [
+    "ConvertConfig",
+    "ConvertedModels",
+    "TensorInfo",
+    "TfliteModel",
+    "convert",
+    "convert_model",
+    "count_instructions",
+    "find_counter",
+]
 
 
 @task(name="convert", task_run_name="convert")
@@ -24,10 +34,11 @@ def convert_model(
     converted = convert(model_path, data, config, out_dir)
     for model in converted.models.values():
         log.info(
-            "%s: %.2f MB, %s pieces in the delegate, p95 %.2f ms on this machine",
+            "%s: %.2f MB, %s pieces in the delegate, p95 %.2f ms on this machine, %s million instructions",
             model.path.name,
             model.bytes / 1e6,
             model.delegate_partitions,
             model.host_latency_ms["p95"],
+            "unmeasured" if model.instructions_m is None else f"{model.instructions_m:.2f}",
         )
     return converted

@@ -12,6 +12,7 @@ import numpy as np
 from storage.errors import InputError, ModelError
 from tasks.convert.config import ConvertConfig, ConvertedModels, Format, TfliteModel
 from tasks.convert.formats import to_tflite
+from tasks.convert.instructions import count_instructions
 from tasks.convert.ranges import MARGIN, widen
 from tasks.prepare import PreparedData
 
@@ -23,7 +24,8 @@ def convert(model_path: Path, data: PreparedData, config: ConvertConfig, out_dir
     """Write model_<format>.tflite under `out_dir`, each loaded and run in ai-edge-litert first.
 
     Calibrates on real (not augmented) training images only. Raises ModelError where a file can't be
-    converted, loaded or run, naming the operation where the runtime allows to tell.
+    converted, loaded or run, naming the operation where the runtime allows to tell, and InputError where
+    the instruction counter can't be used.
     """
     import keras
 
@@ -61,7 +63,7 @@ def _convert_one(
         part.write_bytes(content)
         tried, widened = _try_and_repair(part, images[0], config.benchmark_runs)
         path = part.replace(out_dir / f"model_{format_}.tflite")
-    content = path.read_bytes()
+    content, counter = path.read_bytes(), config.instruction_counter
     return TfliteModel(
         format=format_,
         path=path,
@@ -69,6 +71,7 @@ def _convert_one(
         sha256=hashlib.sha256(content).hexdigest(),
         min_runtime_version=min_runtime_version(content),
         widened=widened,
+        instructions_m=count_instructions(counter, path) if counter else None,
         **tried,
     )
 

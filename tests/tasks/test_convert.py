@@ -1,12 +1,13 @@
 """Conversion: real small networks through the real converter and the real runtime."""
 
 import hashlib
+import time
 
 import numpy as np
 import pytest
 
 from storage.errors import InputError, ModelError
-from tasks.convert import ConvertConfig, convert
+from tasks.convert import ConvertConfig, convert, count_instructions
 from tasks.convert.conversion import calibration_images, min_runtime_version, run_in_runtime
 from tasks.convert.ranges import widen
 from tasks.evaluate import predict
@@ -167,3 +168,61 @@ def test_a_model_that_computes_nan_is_refused_and_leaves_no_file(data, tmp_path)
     with pytest.raises(ModelError, match="NaN or infinity"):
         convert(tmp_path / "nan.keras", data, QUICK, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def _counter(directory, body):
+    """A command with a blank in its path, as a user's may have; a shell is no part of it."""
+    script = directory / "a counter.sh"
+    script.write_text(f"#!/bin/sh\n{body}\n")
+    script.chmod(0o755)
+    return f"'{script}' --cores 1"
+
+
+def test_instructions_are_what_the_named_command_prints_of_each_file(saved, data, tmp_path):
+    counter = _counter(tmp_path, 'test "$2" = 1 && stat -c %s "$3"')
+    config = QUICK.model_copy(update={"formats": ("int8", "float32"), "instruction_counter": counter})
+    converted = convert(saved, data, config, tmp_path / "out")
+    for model in converted.models.values():
+        assert model.instructions_m == pytest.approx(model.bytes / 1e6)
+
+
+def test_nothing_is_counted_where_no_command_is_named(converted):
+    assert converted.int8.instructions_m is None
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("echo qemu is missing >&2; exit 3", "exit status 3: qemu is missing"),
+        ("echo about a million", "expected one number on stdout, got 'about a million'"),
+        ("echo 1 2", "expected one number"),
+        ("true", "expected one number on stdout, got ''"),
+        ("echo 7.2", "at least 1000, got 7.2"),
+        ("echo nan", "at least 1000, got nan"),
+    ],
+)
+def test_a_counter_that_prints_no_count_is_an_error_that_says_what_it_printed(tmp_path, body, complaint):
+    with pytest.raises(InputError, match=complaint):
+        count_instructions(_counter(tmp_path, body), tmp_path / "model.tflite")
+
+
+def test_a_counter_that_hangs_ends_at_its_deadline_with_all_that_it_started(tmp_path):
+    survivor = tmp_path / "survivor"
+    counter = _counter(tmp_path, f"(sleep 1; touch '{survivor}'); echo 5000")
+    with pytest.raises(InputError, match=r"model\.tflite: no count within 0\.2 s"):
+        count_instructions(counter, tmp_path / "model.tflite", 0.2)
+    time.sleep(1.5)
+    assert not survivor.exists()
+
+
+@pytest.mark.parametrize("command", ["no-such-counter --fast", "'unbalanced", " "])
+def test_a_counter_that_is_not_there_is_named(tmp_path, command):
+    with pytest.raises(InputError, match="instruction_counter"):
+        count_instructions(command, tmp_path / "model.tflite")
+
+
+def test_a_counter_that_is_no_program_is_an_error_before_anything_is_counted(tmp_path):
+    counter = _counter(tmp_path, "echo 5000")
+    (tmp_path / "a counter.sh").write_bytes(b"\x7fELF, but cut off")
+    with pytest.raises(InputError, match="can't be started"):
+        count_instructions(counter, tmp_path / "model.tflite")
