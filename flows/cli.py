@@ -1,11 +1,10 @@
-"""The command line: demo, run, up, rollout, fleet.
+"""The command line: demo, run, config, sweep, up, rollout, fleet.
 
 Exit status: 0 done (released, or nothing new), 1 an error, 2 wrong usage, 3 rejected by the gate,
 4 the rollout did not reach every device.
 """
 
 import argparse
-import logging
 import os
 import shutil
 import sys
@@ -70,6 +69,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     config.add_argument("--preset", default="balanced", choices=_PRESETS)
     config.set_defaults(command=_config)
 
+    sweep = commands.add_parser("sweep", help="compare configurations on the validation split")
+    sweep.add_argument(
+        "file", type=Path, metavar="SWEEP.toml", help="a configuration with [[variant]] tables"
+    )
+    sweep.set_defaults(command=_sweep)
+
     up = commands.add_parser("up", help="Prefect server, work pool, deployments and worker, until Ctrl-C")
     up.add_argument("--port", type=int, default=4200, help="port of the server and its UI (default: 4200)")
     up.set_defaults(command=_up)
@@ -81,7 +86,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     fleet = commands.add_parser("fleet", help="what each device runs, and how fast")
     fleet.set_defaults(command=_fleet)
-    for command in (rollout, fleet):
+    for command in (sweep, rollout, fleet):
         command.add_argument("--store", default="", help="default: the environment's STRESS_VISION_STORE")
     return parser
 
@@ -123,18 +128,40 @@ def _empty_home(home: Path) -> None:
 
 def _run(path: Path | None, options: dict[str, Any]) -> int:
     from flows.config import load_config, store_uri
+    from flows.logs import log_our_errors_in_one_line
     from flows.retrain import retrain
 
     config = load_config(path, options)
     store_uri(config.store)  # complains before a server is started for the run
-    _log_our_errors_in_one_line()
+    log_our_errors_in_one_line()
     return _conclude(retrain(config, return_state=True))
 
 
 def _config(given: argparse.Namespace) -> int:
+    from flows.config import RetrainConfig
     from flows.template import config_template
 
-    print(config_template(given.preset), end="")
+    print(config_template(RetrainConfig.model_validate({"preset": given.preset})), end="")
+    return 0
+
+
+def _sweep(given: argparse.Namespace) -> int:
+    from flows.config import store_uri
+    from flows.logs import log_our_errors_in_one_line
+    from flows.sweep import run_sweep
+    from flows.variants import load_sweep
+    from tasks.sweep import table
+
+    config = load_sweep(given.file, given.store)
+    store_uri(config.base.store)
+    log_our_errors_in_one_line()
+    state = run_sweep(config)
+    compared = state.result()
+    rows = table(compared.outcomes)
+    _print_table(rows, tuple(rows[0]))
+    print(state.message)
+    print(f"picture: {compared.directory / 'accuracy_cost.png'}")
+    print(f"next:    stress-vision run --config {compared.directory / 'winner.toml'}")
     return 0
 
 
@@ -148,11 +175,12 @@ def _up(given: argparse.Namespace) -> int:
 
 def _rollout(given: argparse.Namespace) -> int:
     from flows.config import store_uri
+    from flows.logs import log_our_errors_in_one_line
     from flows.rollout import RolloutRequest, rollout
     from tasks.rollout import RolloutConfig
 
     store_uri(given.store)
-    _log_our_errors_in_one_line()
+    log_our_errors_in_one_line()
     request = RolloutRequest(
         store=given.store, release=given.release, rollout=RolloutConfig(inventory=given.inventory)
     )
@@ -168,20 +196,9 @@ def _fleet(given: argparse.Namespace) -> int:
     registry = Registry(open_store(store_uri(given.store)))
     champion = registry.champion()
     print(f"champion: {champion['version'] if champion else 'none yet'}")
-    _print_devices([DeviceOutcome.model_validate(facts).row() for facts in registry.devices().values()])
+    rows = [DeviceOutcome.model_validate(facts).row() for facts in registry.devices().values()]
+    _print_table(rows, _COLUMNS)
     return 0
-
-
-def _log_our_errors_in_one_line() -> None:
-    """Prefect logs every exception with its traceback; those that a user is meant to read need none."""
-
-    def without_traceback(record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], StressVisionError):
-            record.exc_info = None
-        return True
-
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(without_traceback)
 
 
 def _conclude(state: "State") -> int:
@@ -192,19 +209,19 @@ def _conclude(state: "State") -> int:
     console = Console(highlight=False)
     console.print(f"\n[bold]{state.name}[/]", Text(state.message or ""), soft_wrap=True)
     if ended and ended.fleet:
-        _print_devices(ended.fleet.table())
+        _print_table(ended.fleet.table(), _COLUMNS)
     if ended and ended.report:
         console.print("report:  ", Text(ended.report.as_uri()), soft_wrap=True)
         console.print("pictures:", Text(str(ended.report.parent / "*.png")), soft_wrap=True)
     return _EXIT.get(state.name, 0)
 
 
-def _print_devices(rows: list[dict[str, Any]]) -> None:
+def _print_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
     table = Table(box=box.SIMPLE)
-    for name in _COLUMNS:
+    for name in columns:
         table.add_column(name, overflow="fold", ratio=1 if name == "reason" else None)
     for row in rows:
-        table.add_row(*("" if row[name] is None else str(row[name]) for name in _COLUMNS))
+        table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
     Console().print(table)
 
 

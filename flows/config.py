@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -23,6 +23,7 @@ from tasks.rollout import RolloutConfig
 from tasks.train import TrainConfig
 
 Preset = Literal["highest_accuracy", "balanced", "highest_speed"]
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "highest_accuracy": {
@@ -133,15 +134,21 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def load_config(path: Path | None, options: Mapping[str, Any]) -> RetrainConfig:
     """Read the TOML file, if any, and lay the options over it. Raises InputError, naming each bad field."""
+    where = f"{path} and the command line" if path else "the command line"
+    return parse_config(RetrainConfig, merge(read_toml(path) if path else {}, options), where)
+
+
+def parse_config(model: type[Parsed], given: Mapping[str, Any], where: str) -> Parsed:
+    """`given` as a `model`. Raises InputError with `where` it came from, naming each bad field."""
     try:
-        return RetrainConfig.model_validate(merge(_read_toml(path) if path else {}, options))
+        return model.model_validate(given)
     except ValidationError as error:
-        where = f"{path} and the command line" if path else "the command line"
         lines = [_describe(problem) for problem in error.errors()]
         raise InputError(f"the configuration from {where} can't be used:\n" + "\n".join(lines)) from None
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises InputError where it is missing or no TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

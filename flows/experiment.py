@@ -40,7 +40,7 @@ def open_experiment(work_path: Path, key: str) -> Experiment:
     for marker in sorted((work_path / "experiments").glob(f"*/{_RUNNING}"), reverse=True):
         if json.loads(marker.read_text())["key"] == key:
             return Experiment(id=marker.parent.name, key=key, directory=marker.parent)
-    directory = _new_directory(work_path / "experiments")
+    directory = new_directory(work_path / "experiments")
     with replacing(directory / _RUNNING) as file:
         file.write(json.dumps({"key": key}).encode())
     return Experiment(id=directory.name, key=key, directory=directory)
@@ -62,7 +62,7 @@ def ended_experiment(store: ObjectStore, key: str) -> dict | None:
     return latest if latest["key"] == key else None
 
 
-def _new_directory(parent: Path) -> Path:
+def new_directory(parent: Path) -> Path:
     """A fresh directory named by the time; the second that is taken already is waited out by counting up."""
     second = int(datetime.now(UTC).timestamp())
     while True:

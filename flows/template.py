@@ -6,14 +6,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flows.config import Preset, RetrainConfig
+from flows.config import RetrainConfig
 
 _WIDTH = 100
 
 
-def config_template(preset: Preset) -> str:
-    """Every field with its description and its value under `preset`, as TOML that `run --config` accepts."""
-    return "\n".join(_table(RetrainConfig.model_validate({"preset": preset}), ())).strip() + "\n"
+def config_template(config: RetrainConfig) -> str:
+    """Every field with its description and its value in `config`, as TOML that `run --config` accepts."""
+    return "\n".join(_table(config, ())).strip() + "\n"
 
 
 def _table(config: BaseModel, path: tuple[str, ...]) -> list[str]:

@@ -157,10 +157,11 @@ def evaluate_model(
     data: PreparedData,
     out_dir: Path,
     name: str,
+    split: str = "test",
     config: EvaluateConfig = EvaluateConfig(),  # noqa: B008
 ) -> Evaluation:
-    """Measure one model on the test split and log its figures."""
-    evaluation = evaluate(model_path, data, out_dir, name, config=config)
+    """Measure one model on a split and log its figures."""
+    evaluation = evaluate(model_path, data, out_dir, name, split, config)
     low, high = evaluation.accuracy_ci
     get_run_logger().info(
         "%s: accuracy %.3f (%.3f to %.3f), macro recall %.3f, ECE %.3f on %d %s images\n%s",

@@ -18,7 +18,7 @@ def draw_confusion(confusion: np.ndarray, title: str, path: Path) -> Path:
     """Counts int (5, 5), truth in rows; colour and the second line are the share of the row."""
     totals = confusion.sum(1, keepdims=True)
     shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
-    figure, axes = _canvas(7.2, 6.2)
+    figure, axes = canvas(7.2, 6.2)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(confusion):
         share = shares[row, column]
@@ -34,7 +34,7 @@ def draw_confusion(confusion: np.ndarray, title: str, path: Path) -> Path:
     axes.set_ylabel("truth (images)", color=MUTED)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=11)
-    return _save(figure, title, path)
+    return save(figure, title, path)
 
 
 def draw_reliability(table: Reliability, path: Path) -> Path:
@@ -42,7 +42,7 @@ def draw_reliability(table: Reliability, path: Path) -> Path:
     mean_confidence = np.average(table.confidence, weights=table.images)
     gap = mean_confidence - np.average(table.accuracy, weights=table.images)
     leaning = "too sure" if gap > 0.01 else "too modest" if gap < -0.01 else "about as sure as it is right"
-    figure, (upper, lower) = _canvas(6.2, 6.2, rows=2, height_ratios=(3, 1), sharex=True)
+    figure, (upper, lower) = canvas(6.2, 6.2, rows=2, height_ratios=(3, 1), sharex=True)
     width = table.edges[1] - table.edges[0]
     upper.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1, label="perfectly calibrated")
     upper.vlines(table.confidence, table.confidence, table.accuracy, color=ORANGE, linewidth=2.5, label="gap")
@@ -56,7 +56,7 @@ def draw_reliability(table: Reliability, path: Path) -> Path:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e4e8ec", linewidth=0.8)
         axes.set_axisbelow(True)
-    return _save(figure, f"The model is {leaning}: ECE {table.ece:.3f}", path)
+    return save(figure, f"The model is {leaning}: ECE {table.ece:.3f}", path)
 
 
 def draw_confident_errors(
@@ -70,7 +70,7 @@ def draw_confident_errors(
         return None
     columns = min(8, len(chosen))
     rows = -(-len(chosen) // columns)
-    figure, grid = _canvas(1.25 * max(columns, 4), 1.62 * rows + 0.5, rows=rows, columns=columns)
+    figure, grid = canvas(1.25 * max(columns, 4), 1.62 * rows + 0.5, rows=rows, columns=columns)
     for axes in np.ravel(grid):
         axes.axis("off")
     for axes, index in zip(np.ravel(grid), chosen, strict=False):
@@ -78,10 +78,11 @@ def draw_confident_errors(
         truth, guess = CLASSES[labels[index]], CLASSES[predicted[index]]
         axes.set_title(f"is {truth}\nsaid {guess} {confidence[index]:.2f}", fontsize=8, color=INK, pad=3)
     title = f"The {len(chosen)} most confident of {len(wrong):,} errors"
-    return _save(figure, title, path)
+    return save(figure, title, path)
 
 
-def _canvas(width: float, height: float, rows: int = 1, columns: int = 1, **grid):
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **grid):
+    """A figure of `width` by `height` inches and its axes; `grid` as in `Figure.subplots`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -92,7 +93,8 @@ def _canvas(width: float, height: float, rows: int = 1, columns: int = 1, **grid
     return figure, figure.subplots(rows, columns, **grid)
 
 
-def _save(figure, title: str, path: Path) -> Path:
+def save(figure, title: str, path: Path) -> Path:
+    """Write the figure under its finding as a PNG, whole or not at all."""
     figure.suptitle(title, fontsize=12.5, fontweight="bold", color=INK, x=0.02, ha="left", wrap=True)
     whole = path.with_suffix(".png.part")
     figure.savefig(whole, format="png", metadata={"Software": None})

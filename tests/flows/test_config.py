@@ -56,8 +56,9 @@ def test_without_a_store_the_error_says_where_to_give_one(monkeypatch):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_template_reads_back_as_the_preset(tmp_path, preset):
     path = tmp_path / "retrain.toml"
-    path.write_text(config_template(preset), encoding="utf-8")
-    assert load_config(path, {}) == RetrainConfig.model_validate({"preset": preset})
+    config = RetrainConfig.model_validate({"preset": preset})
+    path.write_text(config_template(config), encoding="utf-8")
+    assert load_config(path, {}) == config
     assert set(tomllib.loads(path.read_text(encoding="utf-8"))) == set(RetrainConfig.model_fields)
 
 

@@ -1,0 +1,102 @@
+"""What became of a variant, and which variants are worth a look."""
+
+from pydantic import BaseModel
+
+from storage.errors import InputError, MissingObject
+from storage.objects import ObjectStore
+from tasks.convert import TfliteModel
+from tasks.evaluate import Evaluation
+from tasks.train import TrainedModel
+
+
+class Figures(BaseModel, frozen=True, extra="forbid"):
+    """A variant's INT8 model on the validation split. Shares are 0 to 1, intervals 95 %."""
+
+    experiment_id: str
+    label_set: str
+    data_fingerprint: str
+    images: int
+    accuracy: float
+    accuracy_ci: tuple[float, float]
+    macro_recall: float
+    quantization_loss: float
+    """Points of 100 of accuracy lost from float to INT8."""
+    bytes: int
+    host_p95_ms: float
+    instructions_m: float | None
+    parameters: int
+    epochs: int
+    train_seconds: float
+
+
+class Outcome(BaseModel, frozen=True, extra="forbid"):
+    """A variant's figures, or why there are none."""
+
+    name: str
+    figures: Figures | None = None
+    error: str = ""
+
+
+def figures_of(
+    trained: TrainedModel, original: Evaluation, model: TfliteModel, quantized: Evaluation
+) -> Figures:
+    """Collect them. InputError where an evaluation is not of the validation split."""
+    for evaluation in (original, quantized):
+        if evaluation.split != "val":
+            raise InputError(f"a sweep chooses by the val split, got figures of the {evaluation.split} split")
+    return Figures(
+        experiment_id=trained.experiment_id,
+        label_set=quantized.label_set,
+        data_fingerprint=quantized.data_fingerprint,
+        images=quantized.images,
+        accuracy=quantized.accuracy,
+        accuracy_ci=quantized.accuracy_ci,
+        macro_recall=quantized.macro_recall,
+        quantization_loss=100 * (original.accuracy - quantized.accuracy),
+        bytes=model.bytes,
+        host_p95_ms=model.host_latency_ms["p95"],
+        instructions_m=model.instructions_m,
+        parameters=trained.parameters,
+        epochs=trained.epochs,
+        train_seconds=trained.seconds,
+    )
+
+
+def record_figures(store: ObjectStore, key: str, figures: Figures) -> None:
+    """Remember the figures of the configuration and data of that key."""
+    store.write(_place(key), figures.model_dump_json(indent=1).encode())
+
+
+def recall_figures(store: ObjectStore, key: str) -> Figures | None:
+    """What `record_figures` wrote, or None."""
+    try:
+        return Figures.model_validate_json(store.read(_place(key)))
+    except MissingObject:
+        return None
+
+
+def best(outcomes: list[Outcome]) -> Outcome | None:
+    """The most accurate variant, the one of least work among equals; None where none finished."""
+    finished = [outcome for outcome in outcomes if outcome.figures]
+    cost = compute_cost(finished)
+    return min(finished, key=lambda one: (-one.figures.accuracy, getattr(one.figures, cost)), default=None)
+
+
+def compute_cost(outcomes: list[Outcome]) -> str:
+    """The field of `Figures` for the work of an inference: instructions where all were counted."""
+    counted = all(one.figures.instructions_m is not None for one in outcomes if one.figures)
+    return "instructions_m" if counted else "host_p95_ms"
+
+
+def frontier(outcomes: list[Outcome], cost: str) -> list[Outcome]:
+    """Variants that no other beats in both accuracy and `cost`, a field of `Figures`; the cheapest first."""
+    finished = [outcome for outcome in outcomes if outcome.figures]
+    kept: list[Outcome] = []
+    for outcome in sorted(finished, key=lambda one: (getattr(one.figures, cost), -one.figures.accuracy)):
+        if not kept or outcome.figures.accuracy > kept[-1].figures.accuracy:
+            kept.append(outcome)
+    return kept
+
+
+def _place(key: str) -> str:
+    return f"sweeps/variants/{key}.json"
