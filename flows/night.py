@@ -11,6 +11,7 @@ from tasks.champion import AgainstChampion
 from tasks.convert import ConvertedModels
 from tasks.drift import Drift
 from tasks.evaluate import Evaluation, agreement, load_predictions
+from tasks.evaluate.layers import LayerError
 from tasks.gate import Figures, Verdict, figures_of, judge
 from tasks.ingest import Ingested
 from tasks.prepare import PreparedData
@@ -46,9 +47,15 @@ class Night:
             host_latency_ms=self.converted.int8.host_latency_ms["p95"],
             leaked_pairs=self.data.leaked_pairs,
             delegate_partitions=self.converted.int8.delegate_partitions,
+            instructions_m=self.converted.int8.instructions_m,
             against_champion=self.champion.paired if self.champion else None,
         )
         return judge(figures, self.config.targets, Figures() if self.champion else None)
+
+    @property
+    def lost_by_quantization(self) -> bool:
+        """Whether INT8 loses more than its bound, so that it is worth knowing which layers lose it."""
+        return any(check.name == "quantization loss" for check in self.verdict.failed)
 
     @property
     def candidate(self) -> Candidate:
@@ -63,7 +70,9 @@ class Night:
             max_latency_ms=self.config.targets.max_latency_ms,
         )
 
-    def report_inputs(self, release: Release | None, fleet: FleetOutcome | None) -> ReportInputs:
+    def report_inputs(
+        self, release: Release | None, fleet: FleetOutcome | None, layers: tuple[LayerError, ...]
+    ) -> ReportInputs:
         """All results for the report; `release` and `fleet` are None where the run didn't get there."""
         float32, int8 = load_predictions(self.original)[0], load_predictions(self.quantized)[0]
         return ReportInputs(
@@ -77,10 +86,10 @@ class Night:
             converted=self.converted,
             verdict=self.verdict,
             agreement=agreement(float32, int8),
-            champion=self.champion.version if self.champion else None,
-            against_champion=self.champion.paired if self.champion else None,
+            champion=self.champion,
             drift=self.drift,
-            advice=advise(self._measured(fleet)),
+            layer_errors=layers,
+            advice=advise(self._measured(fleet, layers)),
             release=release,
             fleet=fleet,
             stage_seconds={
@@ -91,7 +100,7 @@ class Night:
             versions=installed_versions(),
         )
 
-    def _measured(self, fleet: FleetOutcome | None) -> Measured:
+    def _measured(self, fleet: FleetOutcome | None, layers: tuple[LayerError, ...]) -> Measured:
         devices = [device.benchmark.p95_ms for device in fleet.devices if device.benchmark] if fleet else []
         int8 = self.converted.int8
         return Measured(
@@ -106,4 +115,5 @@ class Night:
             latency_ms=max(devices, default=int8.host_latency_ms["p95"]),
             delegate_partitions=int8.delegate_partitions,
             undelegated=int8.undelegated,
+            layer_errors=layers,
         )

@@ -1,7 +1,7 @@
 """How a flow ends: one word for a person, one state type for Prefect.
 
-Deployed, Registered, Rejected and Skipped are normal ends. A flow never says Completed when a device failed:
-devices that were only away leave it PartlyDeployed, devices that failed make it Failed.
+Deployed, Registered, Rejected, Drifted and Skipped are normal ends. A flow never says Completed when a device
+failed: devices that were only away leave it PartlyDeployed, devices that failed make it Failed.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect.states import Completed, Failed, State
 from pydantic import BaseModel
 
-from tasks.report import ReportInputs
+from tasks.report import DriftedInputs, ReportInputs
 from tasks.rollout import FleetOutcome
 
 
@@ -25,6 +25,12 @@ def night_state(inputs: ReportInputs, report: Path) -> State:
     if inputs.fleet:
         return fleet_state(inputs.fleet, report)
     return Completed(name=inputs.outcome, message=inputs.headline, data=Ended(report=report))
+
+
+def drifted_state(inputs: DriftedInputs, report: Path) -> State:
+    """The final state of a night that drift stopped."""
+    message = f"{inputs.headline} Look at the report, then set drift.stop = false to train all the same."
+    return Completed(name="Drifted", message=message, data=Ended(report=report))
 
 
 def fleet_state(fleet: FleetOutcome, report: Path | None = None) -> State:

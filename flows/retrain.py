@@ -13,16 +13,17 @@ from prefect.states import Completed, State
 from flows.config import RetrainConfig, store_uri, work_path
 from flows.experiment import Experiment, close_experiment, ended_experiment, experiment_key, open_experiment
 from flows.night import Night
-from flows.outcome import night_state
-from storage.objects import ObjectStore, open_store
+from flows.outcome import drifted_state, night_state
+from storage.objects import open_store
 from tasks.champion import measure_against_champion
 from tasks.convert import convert_model
 from tasks.drift import Drift, watch_drift
-from tasks.evaluate import evaluate_model
+from tasks.evaluate import evaluate_model, measure_layers
 from tasks.ingest import ingest_sources
-from tasks.prepare import prepare_dataset
+from tasks.prepare import PreparedData, prepare_dataset
 from tasks.register import promote_release, register_release
-from tasks.report.publish import publish_report
+from tasks.report import DriftedInputs
+from tasks.report.publish import publish_drift_report, publish_report
 from tasks.rollout import roll_out_release
 from tasks.train import train_model
 
@@ -46,7 +47,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (fr
     data = prepare_dataset(store, ingested, config.prepare, work)
     drift = watch_drift(store, data, config.drift, experiment.directory)
     if config.drift.stop and drift and drift.report.shifted:
-        return stopped_by_drift(open_store(store), experiment, drift)
+        return stopped_by_drift(store, config, started, experiment, data, drift)
     trained = train_model(store, data, config.train, experiment.id, work)
     original = evaluate_model(trained.model_path, data, experiment.directory, "float")
     converted = convert_model(trained.model_path, data, config.convert, experiment.directory)
@@ -64,7 +65,8 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (fr
         if fleet is None or fleet.accepted:
             promote_release(store, release)
 
-    inputs = night.report_inputs(release, fleet)
+    layers = measure_layers(converted, data) if night.lost_by_quantization else ()
+    inputs = night.report_inputs(release, fleet, layers)
     report = publish_report(store, inputs, experiment.directory)
     state = night_state(inputs, report)
     close_experiment(open_store(store), experiment, state.name)
@@ -79,11 +81,19 @@ def nothing_new(ended: dict) -> str:
     )
 
 
-def stopped_by_drift(store: ObjectStore, experiment: Experiment, drift: Drift) -> State:
+def stopped_by_drift(
+    store: str,
+    config: RetrainConfig,
+    started: datetime,
+    experiment: Experiment,
+    data: PreparedData,
+    drift: Drift,
+) -> State:
     """The end of a night whose data is too far from the champion's to train on unseen."""
-    close_experiment(store, experiment, "Drifted")
-    message = (
-        f"nothing was trained: {', '.join(drift.report.shifted)} shifted against the data of champion "
-        f"{drift.champion}; look at {drift.picture}, then set drift.stop = false to train all the same"
+    settings = config.model_dump(mode="json")
+    inputs = DriftedInputs(
+        experiment_id=experiment.id, started_at=started, config=settings, data=data, drift=drift
     )
-    return Completed(name="Drifted", message=message)
+    report = publish_drift_report(store, inputs, experiment.directory)
+    close_experiment(open_store(store), experiment, "Drifted")
+    return drifted_state(inputs, report)

@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 
 from storage.errors import InputError
 from storage.local import replacing
+from tasks.convert import ConvertedModels
 from tasks.evaluate.calibration import Reliability, reliability
 from tasks.evaluate.compare import Agreement, Paired, agreement, compare
 from tasks.evaluate.figures import (
@@ -25,6 +26,7 @@ from tasks.evaluate.figures import (
     classification_report,
     measure,
 )
+from tasks.evaluate.layers import LayerError, errors_of_files
 from tasks.evaluate.pictures import draw_confident_errors, draw_confusion, draw_reliability
 from tasks.evaluate.predict import predict
 from tasks.prepare import PreparedData
@@ -44,6 +46,7 @@ __all__ = [
     "evaluate_model",
     "evaluate_predictions",
     "load_predictions",
+    "measure_layers",
     "predict",
 ]
 
@@ -169,3 +172,13 @@ def evaluate_model(
         evaluation.split, evaluation.classification_report,
     )  # fmt: skip
     return evaluation
+
+
+@task(name="layer-errors", task_run_name="layer-errors")
+def measure_layers(converted: ConvertedModels, data: PreparedData) -> tuple[LayerError, ...]:
+    """Which layers lose most by quantization, for a night that loses too much."""
+    errors = errors_of_files(converted, data)
+    worst = ", ".join(f"{layer.name} {layer.relative_error:.0%}" for layer in errors[:3])
+    hint = "unknown: add float32 to convert.formats"
+    get_run_logger().warning("INT8 loses too much; layers with the largest error: %s", worst or hint)
+    return errors

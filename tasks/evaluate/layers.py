@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
+from tasks.convert import ConvertedModels
 from tasks.evaluate.predict import dequantize, quantize
+from tasks.prepare import PreparedData
+from tasks.prepare.splits import load_split
+
+LAYER_IMAGES = 32
+"""All tensors of all of them are kept in memory."""
 
 
 class LayerError(BaseModel, frozen=True):
@@ -20,6 +26,15 @@ class LayerError(BaseModel, frozen=True):
 
     name: str
     relative_error: float
+
+
+def errors_of_files(converted: ConvertedModels, data: PreparedData) -> tuple[LayerError, ...]:
+    """Errors on LAYER_IMAGES validation images; none where no float32 file was made."""
+    if "float32" not in converted.models:
+        return ()
+    images = load_split(data.directory, "val").images
+    few = images[:: max(1, len(images) // LAYER_IMAGES)][:LAYER_IMAGES]
+    return layer_errors(converted.models["float32"].path, converted.int8.path, few)
 
 
 def layer_errors(float32_path: Path, int8_path: Path, images: np.ndarray) -> tuple[LayerError, ...]:

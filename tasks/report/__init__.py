@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from storage.local import replacing
+from tasks.prepare import PreparedData
 from tasks.report.formats import environment, flat
-from tasks.report.inputs import Outcome, ReportInputs
+from tasks.report.inputs import DriftedInputs, Outcome, ReportInputs
 
 __all__ = [
+    "DriftedInputs",
     "Outcome",
     "ReportInputs",
+    "drift_markdown",
     "installed_versions",
     "model_card_markdown",
     "summary_markdown",
+    "write_drift_report",
     "write_model_card",
     "write_report",
 ]
@@ -35,6 +39,13 @@ RESPONSIBLE_USE = (
     "Inference stays on the device: no image and no person's result leaves it, only counts and timings do.",
     "A facial expression is not a feeling. The model says what a face looks like to annotators; it is no "
     "measure of stress or fatigue in a medical sense, and no decision about a person may rest on it alone.",
+)
+
+DRIFT_STEPS = (
+    "Look at the picture and the sample sheets below: is it the camera, the light, other people, or labels?",
+    "If the new images are wrong, take them out of the store; the next night starts without them.",
+    "If they are what devices will see from now on, set drift.stop = false for one night, or raise the "
+    "threshold that was passed. The champion was never tested on such images: read its figures with care.",
 )
 
 _PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "scikit-learn", "prefect")
@@ -58,6 +69,19 @@ def write_report(inputs: ReportInputs, out_dir: Path) -> Path:
     context = _context(inputs)
     page = environment(html=True).get_template("report.html.j2").render(context | {"sections": sections})
     return _write(out_dir / "report.html", page)
+
+
+def write_drift_report(inputs: DriftedInputs, out_dir: Path) -> Path:
+    """Write `report.html` of a night that drift stopped: the data, what has shifted, and what to do."""
+    context = {"run": inputs, "steps": DRIFT_STEPS} | _data_context(inputs.data)
+    page = environment(html=True).get_template("drifted.html.j2").render(context)
+    return _write(out_dir / "report.html", page)
+
+
+def drift_markdown(inputs: DriftedInputs) -> str:
+    """The same without pictures, for Prefect's artifact page."""
+    steps = "\n".join(f"{number}. {step}" for number, step in enumerate(DRIFT_STEPS, start=1))
+    return f"# Drifted\n\n{inputs.headline}\n\n{steps}\n"
 
 
 def summary_markdown(inputs: ReportInputs) -> str:
@@ -87,11 +111,19 @@ def installed_versions() -> dict[str, str]:
 
 
 def _context(inputs: ReportInputs) -> dict[str, Any]:
-    metadata = json.loads(inputs.data.metadata_path.read_text())
-    per_source = metadata.get("counts_per_source", {})
     formats = dict.fromkeys([*inputs.evaluations, *inputs.converted.models])
     return {
         "run": inputs,
+        "formats": list(formats),
+        "training": list(flat(inputs.config.get("train", {}))),
+        "responsible_use": RESPONSIBLE_USE,
+    } | _data_context(inputs.data)
+
+
+def _data_context(data: PreparedData) -> dict[str, Any]:
+    metadata = json.loads(data.metadata_path.read_text())
+    per_source = metadata.get("counts_per_source", {})
+    return {
         "by_source": [
             (split, source, counts)
             for split, sources in per_source.items()
@@ -99,9 +131,6 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         ],
         "warnings": metadata.get("warnings", []),
         "audit": _audit(metadata),
-        "formats": list(formats),
-        "training": list(flat(inputs.config.get("train", {}))),
-        "responsible_use": RESPONSIBLE_USE,
     }
 
 

@@ -6,9 +6,10 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from tasks.advice import Advice
+from tasks.champion import AgainstChampion
 from tasks.convert import ConvertedModels
 from tasks.drift import Drift
-from tasks.evaluate import Agreement, Evaluation, Paired
+from tasks.evaluate import Agreement, Evaluation
 from tasks.evaluate.layers import LayerError
 from tasks.gate import GateConfig, Verdict
 from tasks.prepare import PreparedData
@@ -19,6 +20,24 @@ from tasks.train import TrainedModel
 Outcome = Literal[
     "Deployed", "PartlyDeployed", "NotDeployed", "RolloutFailed", "Registered", "Accepted", "Rejected",
 ]  # fmt: skip
+
+
+class DriftedInputs(BaseModel, frozen=True):
+    """What there is to tell of a night that was stopped before it trained."""
+
+    experiment_id: str
+    started_at: datetime
+    config: dict[str, Any]
+    data: PreparedData
+    drift: Drift
+
+    @property
+    def headline(self) -> str:
+        """The outcome in one sentence."""
+        return (
+            f"Nothing was trained: {', '.join(self.drift.report.shifted)} shifted against the data of "
+            f"champion {self.drift.champion}."
+        )
 
 
 class ReportInputs(BaseModel, frozen=True):
@@ -38,8 +57,7 @@ class ReportInputs(BaseModel, frozen=True):
     converted: ConvertedModels
     verdict: Verdict
     agreement: Agreement | None = None
-    champion: str | None = None
-    against_champion: Paired | None = None
+    champion: AgainstChampion | None = None
     drift: Drift | None = None
     layer_errors: tuple[LayerError, ...] = ()
     advice: tuple[Advice, ...] = ()
@@ -52,6 +70,11 @@ class ReportInputs(BaseModel, frozen=True):
     @property
     def int8(self) -> Evaluation:
         return self.evaluations["int8"]
+
+    @property
+    def starts_from_champion(self) -> bool:
+        """Whether training started from a release's weights and not anew."""
+        return str(self.config.get("train", {}).get("init_from", "")).startswith("release:")
 
     @property
     def updated(self) -> int:

@@ -11,7 +11,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from storage.objects import ObjectStore, open_store
 from storage.registry import Registry
 from tasks.report.formats import data_uri
-from tasks.report.inputs import ReportInputs
+from tasks.report.inputs import DriftedInputs, ReportInputs
 from tasks.rollout import FleetOutcome
 from tasks.train.progress import finished_files
 
@@ -56,6 +56,17 @@ def publish_report(store_uri: str, inputs: ReportInputs, directory: Path) -> Pat
         for path in (report, *card):
             Registry(store).attach(inputs.release.version, path)
     create_artifacts(inputs, summary_markdown(inputs))
+    return report
+
+
+@task(name="publish-drift-report", task_run_name="publish-drift-report")
+def publish_drift_report(store_uri: str, inputs: DriftedInputs, directory: Path) -> Path:
+    """The same for a night that drift stopped."""
+    from tasks.report import drift_markdown, write_drift_report
+
+    report = write_drift_report(inputs, directory)
+    upload_experiment(open_store(store_uri), directory)
+    create_markdown_artifact(drift_markdown(inputs), key="retraining", description=inputs.headline)
     return report
 
 

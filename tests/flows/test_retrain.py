@@ -132,3 +132,8 @@ def test_a_night_whose_data_has_shifted_stops_before_training_if_told_to(store, 
     state = retrain(config(darker, work, targets=LENIENT, drift={"stop": True}), return_state=True)
     assert (state.type.value, state.name) == ("COMPLETED", "Drifted")
     assert "brightness" in state.message and "drift.stop" in state.message
+    report = state.result().report
+    page = report.read_text()
+    assert "What to do" in page and "brightness" in page and "Champion&#39;s data and tonight&#39;s" in page
+    stored = {info.key for info in open_store(darker).list(f"experiments/{report.parent.name}")}
+    assert {f"experiments/{report.parent.name}/{name}" for name in ("report.html", "drift.png")} <= stored

@@ -7,11 +7,12 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from storage.errors import InputError, ModelError
 from tasks.classes import CLASSES
+from tasks.convert import ConvertedModels, TensorInfo, TfliteModel
 from tasks.evaluate import agreement, compare, evaluate, load_predictions, predict
 from tasks.evaluate.calibration import reliability
 from tasks.evaluate.figures import EvaluateConfig, confusion_matrix, macro_figures, measure
 from tasks.evaluate.intervals import bootstrap_intervals, share_interval
-from tasks.evaluate.layers import layer_errors
+from tasks.evaluate.layers import errors_of_files, layer_errors
 from tasks.evaluate.predict import dequantize, quantize
 from tasks.prepare import load_split
 from tests.tasks.small_model import SOURCES, prepared_data, save_keras, save_tflite
@@ -206,3 +207,22 @@ def test_the_error_of_quantization_is_told_layer_by_layer(models, data):
     assert any("conv2d" in error.name for error in errors)
     assert 0 < errors[0].relative_error < 0.2
     assert layer_errors(models["float32"], models["float32"], images) == ()
+
+
+def test_layers_are_compared_on_validation_images_where_there_is_a_float32_file(models, data):
+    files = {
+        name: TfliteModel(
+            format=name, path=models[name], bytes=1, sha256="", min_runtime_version="", delegate_partitions=1,
+            undelegated=(), host_latency_ms={}, input=_TENSOR, output=_TENSOR,
+        )
+        for name in ("float32", "int8")
+    }  # fmt: skip
+    images = load_split(data.directory, "val").images
+    few = images[:: len(images) // 32][:32]
+    assert errors_of_files(ConvertedModels(models=files), data) == layer_errors(
+        models["float32"], models["int8"], few
+    )
+    assert errors_of_files(ConvertedModels(models={"int8": files["int8"]}), data) == ()
+
+
+_TENSOR = TensorInfo(shape=(1,), dtype="uint8", scale=1.0, zero_point=0)
