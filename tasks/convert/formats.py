@@ -58,7 +58,9 @@ def _frozen(network):
 
     shape = network.input_shape[1:]
     floating = keras.models.clone_model(
-        network, input_tensors=keras.Input(shape, dtype="float32", name="image")
+        network,
+        input_tensors=keras.Input(shape, dtype="float32", name="image"),
+        clone_function=_centred_first,
     )
     floating.set_weights(network.get_weights())
 
@@ -67,3 +69,17 @@ def _frozen(network):
         return floating(image, training=False)
 
     return convert_variables_to_constants_v2(probabilities.get_concrete_function())
+
+
+def _centred_first(layer):
+    """A copy of the layer; a rescaling with an offset adds before it multiplies.
+
+    Of x * scale + offset the converter gives the product a range that spans both results, -1 to 2 where the
+    sum's is -1 to 1: a third of the camera's 256 grey levels would be lost before the first convolution.
+    """
+    import keras
+
+    if not isinstance(layer, keras.layers.Rescaling) or not layer.offset:
+        return layer.__class__.from_config(layer.get_config())
+    scale, centre = layer.scale, layer.offset / layer.scale
+    return keras.layers.Lambda(lambda image: (image + centre) * scale, name=layer.name)

@@ -70,6 +70,22 @@ def test_int8_takes_the_cameras_bytes_and_gives_uint8(converted):
     assert int8.output.scale == pytest.approx(1 / 256)
 
 
+def test_int8_tells_all_of_the_cameras_grey_levels_apart(converted):
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_path=str(converted.int8.path),
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    greys = np.resize(np.arange(256, dtype=np.uint8), (1, 48, 48, 1))
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], greys)
+    interpreter.invoke()
+    first = next(op for op in interpreter._get_ops_details() if op["op_name"] == "CONV_2D")
+    assert len(np.unique(interpreter.get_tensor(first["inputs"][0]))) >= 255
+
+
 def test_every_format_answers_as_the_keras_model_does(converted, saved, data):
     images = load_split(data.directory, "test").images
     expected = predict(saved, images)
