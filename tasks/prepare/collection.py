@@ -20,7 +20,7 @@ from tasks.prepare.fer2013 import Rows, read_fer2013
 from tasks.prepare.ferplus import VOTES, read_ferplus
 from tasks.prepare.persons import read_persons
 from tasks.prepare.photos import class_of, decode, to_canvas, usage_of
-from tasks.prepare.pixels import PixelFile
+from tasks.prepare.pixels import PixelFile, to_grey
 from tasks.prepare.threads import Pool
 
 STATISTICS = ("brightness", "contrast", "sharpness")
@@ -199,9 +199,7 @@ def hash_images(images: np.ndarray) -> np.ndarray:
 
 def statistics_of(images: np.ndarray) -> np.ndarray:
     """Brightness, contrast and sharpness of uint8 (n, P, P, C), float32 (n, 3), in grey levels."""
-    grey = (
-        images.mean(axis=-1, dtype=np.float32) if images.shape[-1] > 1 else images[..., 0].astype(np.float32)
-    )
+    grey = to_grey(images)
     inner = grey[:, 1:-1, 1:-1]
     edges = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * inner
     columns = [grey.mean(axis=(1, 2)), grey.std(axis=(1, 2)), edges.std(axis=(1, 2))]

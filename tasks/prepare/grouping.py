@@ -41,7 +41,7 @@ def find_groups(images: Collection, config: PrepareConfig, pool: Pool) -> Findin
     blank = images.statistics[:, 1] < config.blank_std
     seen = np.flatnonzero(~blank[first])
     numbers = first[seen]
-    descriptors, inner = describe_images(images.pixels.chunks(numbers))
+    descriptors, inner = describe_images(images.pixels.chunks(numbers), pool)
     pairs = candidates(descriptors, inner, pool)
     scores = compare(images.pixels, numbers, descriptors, pairs, pool)
     near = scores > config.near_duplicate

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-CHUNK = 1024
-"""Images handled at once: 2.4 MB at 48 px grey."""
+CHUNK = 256
+"""Images handled at once: 0.6 MB at 48 px grey, which the processor's cache holds."""
 
 
 class PixelFile:
@@ -44,3 +44,10 @@ class PixelFile:
         """The images of those numbers, a chunk at a time."""
         for start in range(0, len(numbers), CHUNK):
             yield self.read(numbers[start : start + CHUNK])
+
+
+def to_grey(images: np.ndarray) -> np.ndarray:
+    """uint8 (n, P, P, C) as float32 (n, P, P), the mean of the channels."""
+    return (
+        images.mean(axis=-1, dtype=np.float32) if images.shape[-1] > 1 else images[..., 0].astype(np.float32)
+    )

@@ -334,3 +334,16 @@ def test_a_damaged_split_is_one_clear_error(plain, tmp_path: Path):
 def test_shares_must_make_a_whole():
     with pytest.raises(ValueError, match=r"must be 1, got 1.15"):
         PrepareConfig(train_share=0.85)
+
+
+def test_blank_images_alone_are_an_error_that_names_the_missing_classes(store: Path, tmp_path: Path):
+    shutil.rmtree(store / "datasets/custom")
+    write_lines(store, [row(np.full((48, 48), level), emotion=level % 7) for level in range(30)])
+    with pytest.raises(InputError, match="expected images of .* got none of"):
+        run(store, tmp_path)
+
+
+def test_the_smallest_images_allowed_can_be_prepared(store: Path, tmp_path: Path):
+    data = run(store, tmp_path, PLAIN.model_copy(update={"image_px": 16}))
+    assert load_split(data.directory, "val").images.shape[1:] == (16, 16, 1)
+    assert data.leaked_pairs == 0

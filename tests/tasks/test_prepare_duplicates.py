@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 from PIL import Image
 
 from storage.errors import InputError
@@ -48,7 +50,7 @@ def find(images: np.ndarray, folder: Path) -> set[tuple[int, int]]:
     with Pool(2) as pool, PixelFile(folder / "pixels", 48, 1) as pixels:
         pixels.append(images)
         numbers = np.arange(len(images))
-        descriptors, inner = describe_images(pixels.chunks(numbers))
+        descriptors, inner = describe_images(pixels.chunks(numbers), pool)
         pairs = candidates(descriptors, inner, pool)
         near = compare(pixels, numbers, descriptors, pairs, pool) > THRESHOLD
     return {(a, b) for a, b in pairs[near].tolist()}
@@ -67,16 +69,22 @@ def test_different_faces_are_not_taken_for_one(tmp_path: Path):
     assert len(find(FACES, tmp_path)) < 0.01 * possible
 
 
-def test_the_search_by_blocks_finds_what_all_pairs_would(monkeypatch):
-    whole, _ = describe_images([FACES[..., None]])
-    first, second = np.triu_indices(len(FACES), 1)
-    alike = np.maximum(*whole.similarity(first, second))
-    cut = float(np.quantile(alike, 0.8))
-    monkeypatch.setattr("tasks.prepare.duplicates.CANDIDATE", cut)
-    monkeypatch.setattr("tasks.prepare.duplicates._BLOCK", (7, 16))
-    expected = np.stack([first, second], axis=1)[alike > cut]
+@pytest.mark.parametrize("share", [0.5, 0.01])
+def test_the_search_by_bounds_and_blocks_finds_what_all_pairs_would(monkeypatch, share: float):
     with Pool(2) as pool:
-        assert candidates(whole, whole, pool).tolist() == expected.tolist()
+        whole, inner = describe_images([FACES[:40, ..., None], FACES[40:, ..., None]], pool)
+        pairs = np.stack(np.triu_indices(len(FACES), 1), axis=1)
+        turned = pairs[:, ::-1]
+        ways = (
+            whole.similarity(whole, pairs),
+            inner.similarity(whole, pairs),
+            inner.similarity(whole, turned),
+        )
+        alike = np.max(ways, axis=(0, 1))
+        cut = float(np.quantile(alike, 1 - share))
+        monkeypatch.setattr("tasks.prepare.duplicates.CANDIDATE", cut)
+        monkeypatch.setattr("tasks.prepare.duplicates._BLOCK", (7, 16))
+        assert candidates(whole, inner, pool).tolist() == pairs[alike > cut].tolist()
 
 
 def test_equal_hashes_are_one_image():
@@ -86,10 +94,20 @@ def test_equal_hashes_are_one_image():
 
 
 def test_pairs_chain_into_groups():
-    groups = join(6, np.array([[0, 2], [2, 5], [1, 3]]))
-    assert groups[0] == groups[2] == groups[5]
-    assert groups[1] == groups[3]
-    assert len(set(groups.tolist())) == 3
+    assert join(6, np.array([[0, 2], [2, 5], [1, 3]])).tolist() == [0, 1, 0, 1, 2, 0]
+    assert join(3, np.empty((0, 2), np.int64)).tolist() == [0, 1, 2]
+
+
+@settings(max_examples=50, deadline=None)
+@given(some.lists(some.tuples(some.integers(0, 29), some.integers(0, 29)), min_size=1, max_size=60))
+def test_groups_are_the_connected_components(pairs: list[tuple[int, int]]):
+    together = [{number} for number in range(30)]
+    for a, b in pairs:
+        merged = together[a] | together[b]
+        for number in merged:
+            together[number] = merged
+    groups = join(30, np.array(pairs))
+    assert [set(np.flatnonzero(groups == group).tolist()) for group in groups] == together
 
 
 def test_frames_are_photos_of_one_folder_with_near_numbers():
