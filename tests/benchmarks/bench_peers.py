@@ -86,7 +86,7 @@ class Row:
     macro_recall_ci: tuple[float, float]
     bytes: int
     instructions_m: float | None
-    host_ms: float
+    cpu_ms: float
 
 
 def main() -> None:
@@ -128,23 +128,23 @@ def our_row(path: Path, split: Split, counter: str) -> Row:
     def prepare(image: np.ndarray, tensor: dict) -> np.ndarray:
         return quantize(image[None], tensor)
 
-    probabilities, host_ms = answers(path, prepare, split.images, len(CLASSES))
+    probabilities, cpu_ms = answers(path, prepare, split.images, len(CLASSES))
     name = f"{path.parent.name}/{path.name}"
-    return row(name, probabilities, split, path.stat().st_size, instructions(path, counter), host_ms)
+    return row(name, probabilities, split, path.stat().st_size, instructions(path, counter), cpu_ms)
 
 
 def peer_row(peer: Peer, split: Split, scratch: Path, counter: str) -> Row:
     shipped = model_of(peer, scratch)
     model = shipped if shipped.suffix == ".tflite" else as_tflite(shipped)
-    probabilities, host_ms = answers(model, peer.prepare, split.images, len(peer.emotions))
+    probabilities, cpu_ms = answers(model, peer.prepare, split.images, len(peer.emotions))
     merged = by_class(probabilities, peer.emotions)
-    return row(peer.name, merged, split, shipped.stat().st_size, instructions(model, counter), host_ms)
+    return row(peer.name, merged, split, shipped.stat().st_size, instructions(model, counter), cpu_ms)
 
 
 def row(name: str, probabilities: np.ndarray, split: Split, size: int, cost: float | None, ms: float) -> Row:
     figures = measure(probabilities, split.labels, np.zeros_like(split.sources), ("all",), EvaluateConfig())
     kept = {key: figures[key] for key in ("accuracy", "accuracy_ci", "macro_recall", "macro_recall_ci")}
-    return Row(name=name, bytes=size, instructions_m=cost, host_ms=ms, **kept)
+    return Row(name=name, bytes=size, instructions_m=cost, cpu_ms=ms, **kept)
 
 
 def instructions(model: Path, counter: str) -> float | None:
@@ -160,7 +160,7 @@ def by_class(probabilities: np.ndarray, emotions: tuple[str, ...]) -> np.ndarray
 
 
 def answers(path: Path, prepare: Prepare, images: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
-    """Probabilities float32 (N, classes), and the median of an inference in milliseconds on this host."""
+    """Probabilities float32 (N, classes), and the median CPU time of an inference in milliseconds."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=1)
@@ -173,9 +173,9 @@ def answers(path: Path, prepare: Prepare, images: np.ndarray, classes: int) -> t
     outputs, milliseconds = [], []
     for image in images:
         interpreter.set_tensor(entry["index"], prepare(image, entry))
-        began = time.perf_counter()
+        began = time.thread_time()
         interpreter.invoke()
-        milliseconds.append(1000 * (time.perf_counter() - began))
+        milliseconds.append(1000 * (time.thread_time() - began))
         outputs.append(interpreter.get_tensor(exit_["index"])[0])
     return dequantize(np.stack(outputs), exit_), float(np.median(milliseconds))
 
@@ -215,14 +215,14 @@ def as_tflite(path: Path) -> Path:
 
 def report(told: str, ours: list[Row], theirs: list[Row]) -> None:
     print(f"\n{told}\n")
-    print("| model | accuracy (95 %) | macro recall (95 %) | bytes | M instructions | host time / ours |")
+    print("| model | accuracy (95 %) | macro recall (95 %) | bytes | M instructions | CPU time here / ours |")
     print("|---|---|---|---|---|---|")
     for one in (*ours, *theirs):
         cost = "not measured" if one.instructions_m is None else f"{one.instructions_m:.2f}"
         print(
             f"| {one.name} | {_share(one.accuracy, one.accuracy_ci)} "
             f"| {_share(one.macro_recall, one.macro_recall_ci)} | {one.bytes:,} | {cost} "
-            f"| {one.host_ms / ours[0].host_ms:.2f} |"
+            f"| {one.cpu_ms / ours[0].cpu_ms:.2f} |"
         )
     for one in ours:
         behind = [
@@ -232,7 +232,7 @@ def report(told: str, ours: list[Row], theirs: list[Row]) -> None:
 
 
 def behind_in(one: Row, other: Row) -> list[str]:
-    """The columns in which the first is no better than the other; what this host's time says is no column."""
+    """The columns in which the first is no better than the other; CPU time here is none of them."""
     columns = {
         "accuracy": one.accuracy <= other.accuracy,
         "macro recall": one.macro_recall <= other.macro_recall,
