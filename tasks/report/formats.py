@@ -48,7 +48,10 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 def points(share: float | None) -> str:
     """A difference of shares in points of 100, with its sign."""
-    return _DASH if share is None else f"{100 * share:+.1f} points"
+    if share is None:
+        return _DASH
+    change = round(100 * share, 1)
+    return f"{change:+.1f} points" if change else "0.0 points"
 
 
 def milliseconds(value: float | None) -> str:

@@ -72,11 +72,6 @@ class ReportInputs(BaseModel, frozen=True):
         return self.evaluations["int8"]
 
     @property
-    def starts_from_champion(self) -> bool:
-        """Whether training started from a release's weights and not anew."""
-        return str(self.config.get("train", {}).get("init_from", "")).startswith("release:")
-
-    @property
     def updated(self) -> int:
         """How many devices run the new release."""
         return sum(device.outcome == "updated" for device in self._devices)

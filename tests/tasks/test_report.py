@@ -2,6 +2,9 @@ import re
 
 import pytest
 
+from tasks.champion import AgainstChampion
+from tasks.convert import ConvertedModels
+from tasks.evaluate import Paired
 from tasks.gate import Figures, judge
 from tasks.register import Release
 from tasks.report import (
@@ -10,9 +13,11 @@ from tasks.report import (
     write_model_card,
     write_report,
 )
-from tasks.report.formats import duration, megabytes, outcome_words
+from tasks.report.formats import duration, megabytes, outcome_words, points
 from tasks.rollout import DeviceOutcome, FleetOutcome
 from tests.tasks.small_run import latency, small_run
+
+PAIRED = Paired(both_right=40, candidate_only=5, champion_only=2, neither=3)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +144,35 @@ def test_the_model_card_gives_use_data_figures_limits_and_the_law(rejected, tmp_
     assert html.read_text().count("<table>") == 3
 
 
+@pytest.mark.parametrize(
+    ("champion", "said", "unsaid"),
+    [
+        ({"paired": PAIRED, "seen": 0}, "right on 5, only the champion on 2", "test images were training"),
+        ({"paired": PAIRED, "seen": 7}, "7 of the 50 test images were training", "not recorded"),
+        ({"paired": PAIRED}, "It is not recorded which images", "test images were training"),
+        ({"paired": None, "reason": "other size"}, "be compared with: other size", "McNemar"),
+    ],
+)
+def test_the_report_says_how_the_champion_was_compared_with(rejected, tmp_path, champion, said, unsaid):
+    run = rejected.model_copy(update={"champion": AgainstChampion(version="v1", **champion)})
+    page = write_report(run, tmp_path).read_text()
+    assert said in page and unsaid not in page
+
+
+def test_instructions_and_a_warm_start_stand_in_report_and_card(rejected, tmp_path):
+    counted = rejected.converted.int8.model_copy(update={"instructions_m": 7.23})
+    warm = judge(Figures(warm_start=True, seen_share=0.004), rejected.targets)
+    run = rejected.model_copy(
+        update={"converted": ConvertedModels(models={"int8": counted}), "verdict": warm}
+    )
+    assert "7.23 million instructions" in write_report(run, tmp_path).read_text()
+    card = model_card_markdown(run)
+    assert "instructions per inference | 7.23" in card and "learnt from 0.4 % of these images" in card
+    assert "instructions" not in model_card_markdown(rejected)
+
+
 def test_quantities_are_written_for_people():
     assert (megabytes(770_000), megabytes(8_520), megabytes(None)) == ("0.77 MB", "8.5 kB", "-")
     assert (duration(4.26), duration(312.5), duration(7_260)) == ("4.3 s", "5 min 12 s", "2 h 1 min")
     assert outcome_words("PartlyDeployed") == "Partly deployed"
+    assert (points(-0.0004), points(0.0123), points(None)) == ("0.0 points", "+1.2 points", "-")
