@@ -10,22 +10,29 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+from prefect import get_run_logger
 from pydantic import BaseModel
 
 from flows.config import RetrainConfig
 from storage.errors import MissingObject
 from storage.local import replacing
 from storage.objects import ObjectStore
+from storage.registry import Registry
+from tasks.train import name_start
 
 _LATEST = "experiments/latest.json"
 _RUNNING = ".running.json"
 
 
 class Experiment(BaseModel, frozen=True):
-    """An experiment that is under way; `key` says which data and configuration it is made of."""
+    """An experiment that is under way; `key` says which data and configuration it is made of.
+
+    `champion` is the one at its beginning: an experiment that is taken up again goes on with that one.
+    """
 
     id: str
     key: str
+    champion: str | None
     directory: Path
 
 
@@ -35,15 +42,32 @@ def experiment_key(config: RetrainConfig, data_fingerprint: str) -> str:
     return hashlib.sha256(f"{data_fingerprint}\n{decisive}".encode()).hexdigest()
 
 
-def open_experiment(work_path: Path, key: str) -> Experiment:
+def open_experiment(work_path: Path, key: str, champion: str | None = None) -> Experiment:
     """Take up the unfinished experiment of this key, or start a new one named YYYYMMDD_HHMMSS (UTC)."""
     for marker in sorted((work_path / "experiments").glob(f"*/{_RUNNING}"), reverse=True):
-        if json.loads(marker.read_text())["key"] == key:
-            return Experiment(id=marker.parent.name, key=key, directory=marker.parent)
+        begun = json.loads(marker.read_text())
+        if begun["key"] == key:
+            directory, champion = marker.parent, begun.get("champion")
+            return Experiment(id=directory.name, key=key, champion=champion, directory=directory)
     directory = new_directory(work_path / "experiments")
     with replacing(directory / _RUNNING) as file:
-        file.write(json.dumps({"key": key}).encode())
-    return Experiment(id=directory.name, key=key, directory=directory)
+        file.write(json.dumps({"key": key, "champion": champion}).encode())
+    return Experiment(id=directory.name, key=key, champion=champion, directory=directory)
+
+
+def champion_of(store: ObjectStore) -> str | None:
+    """The champion's version, or None before the first."""
+    champion = Registry(store).champion()
+    return champion["version"] if champion else None
+
+
+def from_champion(config: RetrainConfig, champion: str | None) -> RetrainConfig:
+    """The configuration with the champion's version where training is to start from it, which is logged."""
+    train = name_start(config.train, champion)
+    if train != config.train:
+        start = train.init_from or "there is no champion yet: as if init_from were empty"
+        get_run_logger().info("training starts from the champion: %s", start)
+    return config.model_copy(update={"train": train})
 
 
 def close_experiment(store: ObjectStore, experiment: Experiment, outcome: str) -> None:

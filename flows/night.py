@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+import numpy as np
+
 from flows.config import RetrainConfig
 from flows.experiment import Experiment
 from tasks.advice import Measured, advise
@@ -14,11 +16,11 @@ from tasks.evaluate import Evaluation, agreement, load_predictions
 from tasks.evaluate.layers import LayerError
 from tasks.gate import Figures, Verdict, figures_of, judge
 from tasks.ingest import Ingested
-from tasks.prepare import PreparedData
+from tasks.prepare import PreparedData, load_split
 from tasks.register import Candidate, Release
 from tasks.report import ReportInputs, installed_versions
 from tasks.rollout import FleetOutcome
-from tasks.train import TrainedModel
+from tasks.train import SEEN_IMAGES, TrainedModel, digests, starts_from_release
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,19 @@ class Night:
             leaked_pairs=self.data.leaked_pairs,
             delegate_partitions=self.converted.int8.delegate_partitions,
             instructions_m=self.converted.int8.instructions_m,
+            warm_start=starts_from_release(self.config.train),
+            seen_share=self.seen_share,
             against_champion=self.champion.paired if self.champion else None,
         )
         return judge(figures, self.config.targets, Figures() if self.champion else None)
+
+    @property
+    def seen_share(self) -> float | None:
+        """Share of the test images that a release from which training started has learnt from."""
+        if not starts_from_release(self.config.train):
+            return None
+        seen = np.load(self.trained.directory / SEEN_IMAGES)
+        return float(np.isin(digests(load_split(self.data.directory, "test").images), seen).mean())
 
     @property
     def lost_by_quantization(self) -> bool:

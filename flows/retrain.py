@@ -11,7 +11,15 @@ from prefect import flow
 from prefect.states import Completed, State
 
 from flows.config import RetrainConfig, store_uri, work_path
-from flows.experiment import Experiment, close_experiment, ended_experiment, experiment_key, open_experiment
+from flows.experiment import (
+    Experiment,
+    champion_of,
+    close_experiment,
+    ended_experiment,
+    experiment_key,
+    from_champion,
+    open_experiment,
+)
 from flows.night import Night
 from flows.outcome import drifted_state, night_state
 from storage.objects import open_store
@@ -42,7 +50,8 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (fr
     key = experiment_key(config, ingested.fingerprint)
     if not config.force and (ended := ended_experiment(open_store(store), key)):
         return Completed(name="Skipped", message=nothing_new(ended))
-    experiment = open_experiment(work, key)
+    experiment = open_experiment(work, key, champion_of(open_store(store)))
+    config = from_champion(config, experiment.champion)
 
     data = prepare_dataset(store, ingested, config.prepare, work)
     drift = watch_drift(store, data, config.drift, experiment.directory)

@@ -16,7 +16,7 @@ from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import BaseModel
 
 from flows.config import store_uri, work_path
-from flows.experiment import experiment_key, new_directory, open_experiment
+from flows.experiment import champion_of, experiment_key, new_directory, open_experiment
 from flows.logs import log_our_errors_in_one_line
 from flows.template import config_template
 from flows.variants import SweepConfig, Variant
@@ -69,6 +69,7 @@ def sweep(config: SweepConfig) -> State:
         config: The configurations to compare.
     """
     store, work = store_uri(config.base.store), work_path(config.base.work_dir)
+    config = config.from_champion(champion_of(open_store(store)))
     ingested = ingest_sources(store, config.base.data, work)
     for preparation in dict.fromkeys(variant.config.prepare for variant in config.variants):
         # once each, before variants need it; one that fails fails its variants, not the others

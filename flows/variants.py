@@ -20,6 +20,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, model_validator
 
 from flows.config import RetrainConfig, merge, parse_config, read_toml
+from flows.experiment import from_champion
 from storage.errors import InputError
 
 MAY_DIFFER = frozenset({"preset", "prepare", "train", "convert"})
@@ -57,6 +58,14 @@ class SweepConfig(BaseModel, frozen=True, extra="forbid", title="Sweep"):
     def named(self, name: str) -> RetrainConfig:
         """The configuration of the variant of that name."""
         return next(variant.config for variant in self.variants if variant.name == name)
+
+    def from_champion(self, champion: str | None) -> "SweepConfig":
+        """The same with the champion's version in every variant that starts from it."""
+        variants = (
+            variant.model_copy(update={"config": from_champion(variant.config, champion)})
+            for variant in self.variants
+        )
+        return self.model_copy(update={"variants": tuple(variants)})
 
     @model_validator(mode="after")
     def _comparable(self) -> Self:

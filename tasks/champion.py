@@ -3,12 +3,11 @@
 In: the store with the champion, the prepared data and the candidate's evaluation. Out: `AgainstChampion`, or
 None before the first champion.
 
-A data set that grows moves a few images between splits, so some of tonight's test images may be ones that the
-champion learnt from. It would know them by heart: they are counted, and left out of the comparison.
+Some of tonight's test images may be ones that the champion learnt from (`tasks.train.seen`). It would know
+them by heart: they are counted, and left out of the comparison.
 """
 
-import tempfile
-from hashlib import blake2b
+import io
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from storage.objects import ObjectStore, open_store
 from storage.registry import Registry
 from tasks.evaluate import Evaluation, Paired, compare, load_predictions, predict
 from tasks.prepare import PreparedData, load_split
+from tasks.train import SEEN_IMAGES, digests
 
 _WAY_OUT = (
     "Prepare the data as it was for the champion, or, to begin with a new kind of model, "
@@ -33,7 +33,7 @@ class AgainstChampion(BaseModel, frozen=True):
     version: str
     paired: Paired | None
     seen: int | None = None
-    """Test images that it trained on or was chosen by, left out of `paired`; None: its data is gone."""
+    """Test images that it trained on or was chosen by, left out of `paired`; None: not recorded."""
     reason: str = ""
 
 
@@ -50,7 +50,7 @@ def compare_with_champion(
     images = load_split(data.directory, "test").images
     try:
         theirs = predict(directory / manifest["model"], images)
-        seen = seen_before(store, manifest["data_fingerprint"], data, images)
+        seen = seen_before(store, manifest["experiment_id"], images)
         ours, labels = load_predictions(candidate)
         fresh = np.ones(len(images), bool) if seen is None else ~seen
         paired = compare(ours[fresh], theirs[fresh], labels[fresh])
@@ -59,32 +59,13 @@ def compare_with_champion(
     return AgainstChampion(version=version, paired=paired, seen=None if seen is None else int(seen.sum()))
 
 
-def seen_before(
-    store: ObjectStore, fingerprint: str, data: PreparedData, images: np.ndarray
-) -> np.ndarray | None:
-    """Which of uint8 (N, P, P, C) were training or validation images of the data set of that fingerprint.
-
-    By their pixels, because a row that is inserted into a CSV file renames those below it. None where the
-    store has that data set no more.
-    """
-    if fingerprint == data.fingerprint:
-        return np.zeros(len(images), bool)
-    known: set[bytes] = set()
-    with tempfile.TemporaryDirectory() as fetched:
-        for name in ("train", "val"):
-            directory = data.directory.parent / fingerprint
-            if not directory.is_dir():
-                directory = Path(fetched)
-                try:
-                    store.download(f"prepared/{fingerprint}/{name}_data.npz", directory / f"{name}_data.npz")
-                except MissingObject:
-                    return None
-            known.update(map(_digest, load_split(directory, name).images))
-    return np.array([_digest(image) in known for image in images])
-
-
-def _digest(image: np.ndarray) -> bytes:
-    return blake2b(image.tobytes(), digest_size=16).digest()
+def seen_before(store: ObjectStore, experiment: str, images: np.ndarray) -> np.ndarray | None:
+    """Which images uint8 (N, P, P, C) an experiment's network learnt from, bool (N,); None: not recorded."""
+    try:
+        seen = np.load(io.BytesIO(store.read(f"experiments/{experiment}/{SEEN_IMAGES}")))
+    except MissingObject:
+        return None
+    return np.isin(digests(images), seen)
 
 
 @task(name="compare-with-champion", task_run_name="compare-with-champion")

@@ -84,6 +84,13 @@ class GateConfig(BaseModel):
         gt=0,
         description="Instructions per inference, at most (million), where measured. Empty: no limit.",
     )
+    max_seen_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Test images that a release from which training started (init_from) had learnt from, at "
+        "most (share, 0 to 1).",
+    )
     champion_margin: float = Field(
         1.0,
         ge=0,
@@ -131,6 +138,8 @@ class Figures(BaseModel, frozen=True):
     leaked_pairs: int | None = None
     delegate_partitions: int | None = None
     instructions_m: float | None = None
+    warm_start: bool = False
+    seen_share: float | None = None
     against_champion: Paired | None = None
 
 
@@ -168,6 +177,8 @@ def figures_of(
     leaked_pairs: int | None = None,
     delegate_partitions: int | None = None,
     instructions_m: float | None = None,
+    warm_start: bool = False,
+    seen_share: float | None = None,
     against_champion: Paired | None = None,
 ) -> Figures:
     """Collect the gate's figures from an evaluation and what was measured beside it."""
@@ -186,6 +197,8 @@ def figures_of(
         leaked_pairs=leaked_pairs,
         delegate_partitions=delegate_partitions,
         instructions_m=instructions_m,
+        warm_start=warm_start,
+        seen_share=seen_share,
         against_champion=against_champion,
     )
 
@@ -197,6 +210,10 @@ def judge(candidate: Figures, targets: GateConfig, champion: Figures | None = No
         *_floor_checks(candidate, targets),
         *_limit_checks(candidate, targets),
     ]
+    if candidate.warm_start:
+        checks.append(
+            _at_most("test images seen before", candidate.seen_share, targets.max_seen_share, "share")
+        )
     if champion is not None:
         checks.append(_champion_check(candidate, targets))
     return Verdict(passed=all(check.passed for check in checks), checks=tuple(checks))

@@ -196,8 +196,9 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", title="Training"):
     )
     init_from: str = Field(
         "",
-        description="Path of a .keras model of the same network whose weights training starts from; "
-        "empty = start from model.weights.",
+        description="What training starts from: champion (its float model; before the first champion as if "
+        "empty), release:VERSION, or the path of a .keras model; each of the same network. "
+        "Empty = start from model.weights.",
     )
     seed: int = Field(
         20261122,

@@ -2,13 +2,14 @@
 
 In: PreparedData's splits (images uint8, votes float32). Out, under one directory: final_model.keras,
 model_config.json, experiment_config.json, training_history.json and .png, training_log.csv, tensorboard/,
-checkpoints/.
+checkpoints/, seen_images.npy.
 """
 
 import json
 import os
 import platform
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from tasks.prepare import PreparedData
 from tasks.tensorflow_start import start_tensorflow
 from tasks.train.config import TrainConfig
 from tasks.train.progress import BEST_MODEL, Progress, best_epoch, read_progress, write_atomically
+from tasks.train.seen import SEEN_IMAGES, write_seen
+from tasks.train.weights import seen_by_start
 
 _LIBRARIES = ("tensorflow", "keras", "numpy")
 
@@ -52,8 +55,9 @@ def train(
     """Train, or go on with what an earlier call with the same data and config left in `directory`.
 
     However often it was killed in between, it ends with the weights of an uninterrupted run (same machine
-    and number of threads). `store` is needed for weights named store:KEY. Raises ModelError where the
-    network can't be started, InputError where `directory` belongs to another run or the data set is empty.
+    and number of threads). `store` is needed for weights named store:KEY or release:VERSION. Raises
+    ModelError where the network can't be started, InputError where `directory` belongs to another run or the
+    data set is empty.
     """
     from tasks.prepare.splits import load_split
 
@@ -64,6 +68,8 @@ def train(
     for name, split in splits.items():
         if not len(split.images):
             raise InputError(f"{data.directory}: the {name} split is empty; expected at least one image.")
+    if not (directory / SEEN_IMAGES).exists():
+        write_seen(directory, splits, seen_by_start(config, store))
     progress = read_progress(directory)
     if not progress.stopped and progress.epochs < config.epochs:
         _fit(splits, config, directory, progress, store, report)
@@ -103,9 +109,10 @@ def _fit(splits, config: TrainConfig, directory: Path, progress: Progress, store
     keras.config.set_dtype_policy(_dtype_policy(config, gpu=bool(tf.config.list_physical_devices("GPU"))))
     try:
         steps = count_steps(len(splits["train"].images), config.batch_size)
-        network = _compiled_network(splits["train"], config, steps, progress, store)
-        if progress.weights:
-            _resume(network, directory / "checkpoints" / progress.weights)
+        with _shared_by(tf.config.list_logical_devices("GPU")):
+            network = _compiled_network(splits["train"], config, steps, progress, store)
+            if progress.weights:
+                _resume(network, directory / "checkpoints" / progress.weights)
         images = len(splits["train"].images)
         network.fit(
             training_batches(splits["train"], config, progress.epochs),
@@ -119,6 +126,20 @@ def _fit(splits, config: TrainConfig, directory: Path, progress: Progress, store
         )
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def _shared_by(devices: list) -> AbstractContextManager:
+    """A network built herein learns on all of several devices, each batch shared out among them.
+
+    TensorFlow's own strategy: on this backend Keras' DataParallel is accepted and does nothing. Each device
+    has batch-norm statistics of its own, of which a checkpoint keeps the mean: a run that is taken up again
+    goes on from there, but not to the last digit.
+    """
+    import tensorflow as tf
+
+    if len(devices) < 2:
+        return nullcontext()
+    return tf.distribute.MirroredStrategy([device.name for device in devices]).scope()
 
 
 def _dtype_policy(config: TrainConfig, gpu: bool) -> str:
@@ -143,8 +164,9 @@ def _compiled_network(split, config: TrainConfig, steps: int, progress: Progress
         optimizer=new_optimizer(config, steps),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
         metrics=new_metrics(),
-        # on a CPU, XLA makes depthwise convolutions 5 to 10 times slower and compiles for half a minute
-        jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
+        # on a CPU, XLA makes depthwise convolutions 5 to 10 times slower and compiles for half a minute;
+        # on several GPUs it was never tried
+        jit_compile="auto" if len(tf.config.list_physical_devices("GPU")) == 1 else False,
     )
     return network
 

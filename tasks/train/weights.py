@@ -1,13 +1,18 @@
-"""The weights that training starts with: ImageNet's, a file's, the object store's or another model's."""
+"""The weights that training starts with: ImageNet's, a file's, a release's or another model's."""
 
+import io
 import socket
 import tempfile
 from pathlib import Path
 
-from storage.errors import ModelError
+import numpy as np
+
+from storage.errors import MissingObject, ModelError
 from storage.objects import ObjectStore, open_store
+from storage.registry import Registry
 from tasks.train.config import TrainConfig
 from tasks.train.networks import BACKBONE
+from tasks.train.seen import SEEN_IMAGES
 
 _HOW = (
     "give a Keras weights file of it: --train.model.weights PATH, store:KEY or s3://bucket/key, "
@@ -15,13 +20,45 @@ _HOW = (
 )
 _DOWNLOAD_TIMEOUT_S = 20
 _STORE = "store:"
+_CHAMPION, _RELEASE = "champion", "release:"
+
+
+def name_start(config: TrainConfig, champion: str | None) -> TrainConfig:
+    """The config with the champion's version for init_from = champion, so that a run can be repeated.
+
+    Empty where there is no champion: the first night has to begin somehow.
+    """
+    if config.init_from != _CHAMPION:
+        return config
+    return config.model_copy(update={"init_from": f"{_RELEASE}{champion}" if champion else ""})
+
+
+def starts_from_release(config: TrainConfig) -> bool:
+    """Whether training goes on from a release, whose training images are known."""
+    return config.init_from.startswith(_RELEASE)
+
+
+def seen_by_start(config: TrainConfig, store: ObjectStore | None) -> np.ndarray:
+    """Digests uint64 (N,) of the images that the release of init_from has seen; none for another start."""
+    if not starts_from_release(config):
+        return np.empty(0, np.uint64)
+    key = f"experiments/{_experiment(config, store)}/{SEEN_IMAGES}"
+    try:
+        return np.load(io.BytesIO(store.read(key)))
+    except MissingObject:
+        raise ModelError(
+            f"init_from {config.init_from}: {store.uri} has no {key}, so it can't be told which test images "
+            "the release has learnt from; leave init_from empty for one night."
+        ) from None
 
 
 def set_start_weights(network, config: TrainConfig, store: ObjectStore | None) -> None:
     """Give a new network the weights that `config` names; raises ModelError where they can't be had."""
     weights = config.model.weights
-    if config.init_from:
-        _copy_weights(network, Path(config.init_from))
+    if starts_from_release(config):
+        _load_from_release(network, config, store)
+    elif config.init_from:
+        _copy_weights(network, Path(config.init_from), config.init_from)
     elif config.model.architecture != "mobilenet_v3_small" or weights == "none":
         return
     elif weights == "imagenet":
@@ -35,17 +72,50 @@ def set_start_weights(network, config: TrainConfig, store: ObjectStore | None) -
         _load_file(network.get_layer(BACKBONE), Path(weights))
 
 
-def _copy_weights(network, path: Path) -> None:
+def _experiment(config: TrainConfig, store: ObjectStore | None) -> str:
+    if store is None:
+        raise ModelError(f"init_from {config.init_from}: this run has no object store; give a .keras path.")
+    return Registry(store).manifest(config.init_from.removeprefix(_RELEASE))["experiment_id"]
+
+
+def _load_from_release(network, config: TrainConfig, store: ObjectStore | None) -> None:
+    key = f"experiments/{_experiment(config, store)}/final_model.keras"
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "final_model.keras"
+        try:
+            store.download(key, path)
+        except MissingObject:
+            raise ModelError(
+                f"init_from {config.init_from}: {store.uri} has no {key}, the release's float model; "
+                "leave init_from empty for one night."
+            ) from None
+        _copy_weights(network, path, config.init_from)
+
+
+def _copy_weights(network, path: Path, name: str) -> None:
     import keras
 
     try:
         start = keras.models.load_model(path, compile=False)
+        if start.input_shape != network.input_shape:
+            raise ValueError(
+                f"it takes images of {start.input_shape[1:]}, the data set has {network.input_shape[1:]}"
+            )
+        if _layer_kinds(start) != _layer_kinds(network):
+            raise ValueError(f"it is a {start.name} of other layers")
         network.set_weights(start.get_weights())
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"init_from {path}: its weights don't fit {network.name} as configured: {error}. "
-            "Give a .keras model of the same architecture, filters and channels, or leave init_from empty."
+            f"init_from {name}: its weights don't fit {network.name} as configured: {error}. Give a model of "
+            "the same architecture, filters and activation, trained on images of the same size and channels, "
+            "or leave init_from empty for one night."
         ) from error
+
+
+def _layer_kinds(network) -> list[str]:
+    """The classes of all layers: weights of equal shape fit another activation, too."""
+    nested = (_layer_kinds(one) if hasattr(one, "layers") else [type(one).__name__] for one in network.layers)
+    return [kind for kinds in nested for kind in kinds]
 
 
 def _imagenet_weights() -> list:

@@ -11,6 +11,11 @@ def test_an_experiment_that_was_cut_off_is_taken_up_under_its_own_name(tmp_path)
     assert open_experiment(tmp_path, "b").id != first.id
 
 
+def test_an_experiment_goes_on_with_the_champion_of_its_beginning(tmp_path):
+    open_experiment(tmp_path, "a", "20261121-031500-0a1b2c3d")
+    assert open_experiment(tmp_path, "a", "20261122-031500-4e5f6a7b").champion == "20261121-031500-0a1b2c3d"
+
+
 def test_one_that_ended_is_remembered_and_never_taken_up_again(tmp_path):
     store, first = open_store(tmp_path / "store"), open_experiment(tmp_path, "a")
     assert ended_experiment(store, "a") is None

@@ -25,7 +25,7 @@ def night(tmp_path):
         return Night(
             config=RetrainConfig(),
             started=datetime.now(UTC),
-            experiment=Experiment(id="20261122_031500", key="ab", directory=tmp_path),
+            experiment=Experiment(id="20261122_031500", key="ab", champion=None, directory=tmp_path),
             ingested=Ingested(sources=(), fingerprint="ab", blobs=tmp_path, seconds=1.0),
             data=run.data,
             drift=None,

@@ -116,6 +116,29 @@ def test_without_a_fleet_the_release_is_registered_and_becomes_champion_from_s3_
     assert Registry(remote).champion()["version"] in state.message
 
 
+def test_nights_that_start_from_the_champion_begin_before_there_is_one_and_name_it_afterwards(tmp_path):
+    store, work = tmp_path / "store", tmp_path / "work"
+    write_dataset(store, per_class=30, seed=6)
+    warm = {**TINY, "train": {**TINY["train"], "init_from": "champion"}, "targets": LENIENT}
+    first = retrain(config(store, work, **warm), return_state=True)
+    assert first.name == "Registered"
+    assert _started_from(first) == ""
+    assert retrain(config(store, work, **warm), return_state=True).name == "Skipped"
+
+    champion = Registry(open_store(store)).champion()["version"]
+    write_dataset(tmp_path / "fresh", per_class=5, seed=60)
+    for path in (tmp_path / "fresh/datasets/custom/fatigue").iterdir():
+        shutil.copyfile(path, store / f"datasets/custom/fatigue/new-{path.name}")
+    second = retrain(config(store, work, **warm), return_state=True)
+    assert _started_from(second) == f"release:{champion}"
+    assert "test images seen before" in second.result().report.read_text()
+
+
+def _started_from(state) -> str:
+    facts = json.loads((state.result().report.parent / "experiment_config.json").read_text())
+    return facts["train"]["init_from"]
+
+
 def test_a_store_without_data_ends_the_run_with_the_layout_it_expects(tmp_path):
     with pytest.raises(InputError, match=r"fer2013\.csv"):
         retrain(config(tmp_path / "empty", tmp_path / "work"))

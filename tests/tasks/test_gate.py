@@ -153,3 +153,13 @@ def test_every_target_is_described_with_its_unit():
             unit in field.description
             for unit in ("share", "MB", "ms", "points", "pairs", "pieces", "cut", "million")
         ), name
+
+
+def test_a_warm_start_must_not_have_learnt_from_the_test_images():
+    targets = GateConfig(max_seen_share=0.01)
+    assert judged(targets, warm_start=True, seen_share=0.009).passed
+    (missed,) = judged(targets, warm_start=True, seen_share=0.02).failed
+    assert missed.name == "test images seen before"
+    (unknown,) = judged(targets, warm_start=True).failed
+    assert "was not measured" in unknown.reason
+    assert judged(targets).passed

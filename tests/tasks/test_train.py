@@ -13,8 +13,21 @@ import numpy as np
 import pytest
 
 from storage.errors import InputError, ModelError
+from storage.objects import open_store
+from storage.registry import Registry
 from tasks.prepare import load_split
-from tasks.train import AugmentationConfig, ModelConfig, OptimizerConfig, TrainConfig, train
+from tasks.synthetic import draw_faces
+from tasks.train import (
+    AugmentationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    digests,
+    name_start,
+    train,
+)
+from tasks.train.networks import build_network
+from tasks.train.weights import set_start_weights
 from tests.tasks.small_model import prepared_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
@@ -231,3 +244,93 @@ def test_warm_start_begins_with_the_other_models_weights(trained, data, tmp_path
     result = train(data, config, tmp_path / "experiment", report=lambda _: None)
     for ours, theirs in zip(_weights(result.model_path)[:1], _weights(champion.model_path)[:1], strict=True):
         assert np.allclose(ours, theirs, atol=1e-3)
+
+
+@pytest.fixture
+def store(tmp_path, trained, tiny_releases):
+    """A store with a release whose float model is the one trained here."""
+    model, _ = trained
+    store = open_store(tmp_path / "store")
+    Registry(store).publish(tiny_releases[0])
+    for name in ("final_model.keras", "seen_images.npy"):
+        store.upload(model.directory / name, f"experiments/20260101_000000/{name}")
+    return store
+
+
+def test_a_run_that_starts_from_a_release_begins_with_its_float_model_and_inherits_what_it_has_seen(
+    trained, data, store, tiny_releases, tmp_path
+):
+    champion, _ = trained
+    other = prepared_data(tmp_path / "other", per_class=5)
+    frozen = OptimizerConfig(name="sgd", learning_rate=1e-6)
+    start = {"init_from": f"release:{tiny_releases[0].name}", "epochs": 1, "optimizer": frozen}
+    config = SMALL.model_copy(update=start)
+    result = train(other, config, tmp_path / "experiment", store=store, report=lambda _: None)
+    for ours, theirs in zip(_weights(result.model_path)[:1], _weights(champion.model_path)[:1], strict=True):
+        assert np.allclose(ours, theirs, atol=1e-3)
+    seen = np.load(result.directory / "seen_images.npy")
+    assert np.isin(digests(load_split(data.directory, "train").images), seen).all()
+    assert np.isin(digests(load_split(other.directory, "val").images), seen).all()
+    assert not np.isin(digests(draw_faces(5, 99)[0]), seen).any()
+
+
+def test_the_champion_is_named_in_the_configuration_and_before_the_first_there_is_none():
+    config = SMALL.model_copy(update={"init_from": "champion"})
+    assert name_start(config, "20261122-031500-0a1b2c3d").init_from == "release:20261122-031500-0a1b2c3d"
+    assert name_start(config, None).init_from == ""
+    assert name_start(SMALL, "20261122-031500-0a1b2c3d") == SMALL
+
+
+def test_a_release_whose_float_model_is_gone_is_an_error_that_says_what_to_do(store, tiny_releases):
+    store.delete("experiments/20260101_000000/final_model.keras")
+    config = SMALL.model_copy(update={"init_from": f"release:{tiny_releases[0].name}"})
+    with pytest.raises(ModelError, match=r"no experiments/.*final_model\.keras.*leave init_from empty"):
+        set_start_weights(build_network(config.model, 48, 1), config, store)
+
+
+@pytest.mark.parametrize(
+    ("model", "px", "said"),
+    [
+        ({"filters": (4, 8, 8, 16)}, 48, "don't fit"),
+        ({"architecture": "resnet_native", "filters": ()}, 48, "other layers"),
+        ({}, 64, r"images of \(48, 48, 1\), the data set has \(64, 64, 1\)"),
+    ],
+)
+def test_a_release_of_another_network_or_for_other_images_can_not_be_a_start(
+    store, tiny_releases, model, px, said
+):
+    release = f"release:{tiny_releases[0].name}"
+    network = ModelConfig.model_validate({**SMALL.model.model_dump(), **model})
+    config = SMALL.model_copy(update={"model": network, "init_from": release})
+    with pytest.raises(ModelError, match=said):
+        set_start_weights(build_network(network, px, 1), config, store)
+
+
+TRAIN_ON_TWO_DEVICES = """
+import sys
+from pathlib import Path
+import tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tasks.prepare import PreparedData
+from tasks.train import TrainConfig, fit, train
+shared_by = fit._shared_by
+# two halves of this CPU in the place of two GPUs
+fit._shared_by = lambda gpus: shared_by(tf.config.list_logical_devices("CPU"))
+data, config, directory = sys.argv[1:]
+train(PreparedData.model_validate_json(data), TrainConfig.model_validate_json(config), Path(directory))
+"""
+
+
+@pytest.mark.slow
+def test_a_batch_is_shared_out_among_several_devices(trained, data, tmp_path):
+    alone, _ = trained
+    arguments = [data.model_dump_json(), SMALL.model_dump_json(), str(tmp_path / "shared")]
+    command = [sys.executable, "-c", TRAIN_ON_TWO_DEVICES, *arguments]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    history = json.loads((tmp_path / "shared/training_history.json").read_text())
+    assert len(history["loss"]) == SMALL.epochs
+    # each device normalises its own half of a batch: near what one device learns, and not the same
+    assert history["loss"] != alone.history["loss"]
+    assert np.allclose(history["loss"], alone.history["loss"], atol=0.3)
+    assert (tmp_path / "shared/final_model.keras").exists()
