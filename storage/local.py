@@ -19,6 +19,7 @@ _UNFINISHED = ".unfinished-"
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free space or use another disk",
     errno.EDQUOT: "the quota is used up: free space or raise it",
+    errno.EFBIG: "a file would be larger than this process may write: raise `ulimit -f` or use another disk",
     errno.EROFS: "it is mounted read-only: mount it writable or use another directory",
     errno.EACCES: "permission denied: give this user access",
     errno.EPERM: "permission denied: give this user access",
@@ -138,7 +139,7 @@ def explained(verb: str, path: Path) -> Iterator[None]:
         absent = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
         if absent and verb != "write":
             raise MissingObject(f"{path}: there is no such object") from error
-        advice = _ADVICE.get(error.errno, error.strerror or str(error))
+        advice = _ADVICE.get(error.errno, str(error))
         raise StoreError(f"can't {verb} {path}: {advice}") from error
 
 

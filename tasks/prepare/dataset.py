@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from storage.errors import InputError
+from storage.local import explained
 from storage.objects import ObjectStore
 from tasks.classes import CLASSES
 from tasks.ingest import Ingested
@@ -31,19 +32,21 @@ _STALE_S = 24 * 3600
 def prepare(ingested: Ingested, config: PrepareConfig, work_dir: Path) -> PreparedData:
     """The data set of that content and config: made, or found finished under `work_dir/prepared`.
 
-    InputError where a source can't be used, too much of it is unreadable, or a class has no image.
+    InputError where a source can't be used, too much of it is unreadable, or a class has no image; StoreError
+    where the disk is full or refuses.
     """
     fingerprint = config.fingerprint(_content(ingested))
     finished = Path(work_dir) / "prepared" / fingerprint
     if (finished / "metadata.json").exists():
         return PreparedData.read(finished, reused=True)
-    finished.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(finished.parent)
-    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=finished.parent) as partial:
-        made = Path(partial) / fingerprint
-        made.mkdir()
-        _make(ingested, config, fingerprint, made)
-        _settle(made, finished)
+    with explained("write", finished):
+        finished.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(finished.parent)
+        with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=finished.parent) as partial:
+            made = Path(partial) / fingerprint
+            made.mkdir()
+            _make(ingested, config, fingerprint, made)
+            _settle(made, finished)
     return PreparedData.read(finished, reused=False)
 
 

@@ -1,21 +1,28 @@
 """The prepare stage as a whole, from ingested drawn faces to files on disk."""
 
+import itertools
 import json
+import multiprocessing
+import os
+import resource
 import shutil
+import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from storage.errors import InputError
+from storage.errors import InputError, StoreError
 from storage.objects import open_store
 from tasks.classes import CLASSES, FER2013_EMOTIONS, TO_CLASS
 from tasks.ingest import Ingested
-from tasks.prepare import PrepareConfig, PreparedData, audit, load_split, prepare
+from tasks.prepare import PrepareConfig, PreparedData, archive, audit, dataset, load_split, prepare
 from tasks.prepare.config import SPLITS
 from tasks.prepare.dataset import publish
+from tasks.prepare.pixels import PixelFile
 from tests.tasks.small_source import (
     PLAIN,
     csv_lines,
@@ -339,7 +346,7 @@ def test_shares_must_make_a_whole():
 def test_blank_images_alone_are_an_error_that_names_the_missing_classes(store: Path, tmp_path: Path):
     shutil.rmtree(store / "datasets/custom")
     write_lines(store, [row(np.full((48, 48), level), emotion=level % 7) for level in range(30)])
-    with pytest.raises(InputError, match="expected images of .* got none of"):
+    with pytest.raises(InputError, match=r"expected images of .* got none of"):
         run(store, tmp_path)
 
 
@@ -347,3 +354,69 @@ def test_the_smallest_images_allowed_can_be_prepared(store: Path, tmp_path: Path
     data = run(store, tmp_path, PLAIN.model_copy(update={"image_px": 16}))
     assert load_split(data.directory, "val").images.shape[1:] == (16, 16, 1)
     assert data.leaked_pairs == 0
+
+
+def in_a_process(work: Callable, *arguments: object) -> int | None:
+    """The exit code of a process of its own that does the work."""
+    process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def prepare_until_killed(source: Ingested, work: Path, owner: object, name: str, at: int) -> None:
+    """Die, as by kill -9, at the given call of one of the stage's functions."""
+    work_on, count = getattr(owner, name), itertools.count(1)
+
+    def fatal(*arguments):
+        if next(count) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return work_on(*arguments)
+
+    setattr(owner, name, fatal)
+    prepare(source, PrepareConfig(target_per_class=60), work)
+
+
+def assert_same_files(data: PreparedData, expected: PreparedData) -> None:
+    assert not data.reused
+    files = {path.name: path.read_bytes() for path in data.directory.iterdir()}
+    assert files == {path.name: path.read_bytes() for path in expected.directory.iterdir()}
+
+
+def test_a_run_killed_at_any_point_leaves_nothing_half_done_and_the_next_ends_the_same(plain, tmp_path: Path):
+    data, source = plain
+    points = [
+        (PixelFile, "append", 2),
+        (archive, "_write", 2),  # train's images stand in its file, its labels don't
+        (archive, "_write", 9),
+        (dataset, "audit", 1),
+        (dataset, "draw", 1),
+        (Path, "write_text", 1),
+        (dataset, "_settle", 1),
+    ]
+    for point in points:
+        assert in_a_process(prepare_until_killed, source, tmp_path, *point) == -signal.SIGKILL, point
+        assert not (tmp_path / "prepared" / data.fingerprint).exists(), point
+    left = list((tmp_path / "prepared").iterdir())
+    assert len(left) == len(points)
+    for partial in left:
+        os.utime(partial, (0, 0))
+    assert_same_files(prepare(source, PrepareConfig(target_per_class=60), tmp_path), data)
+    assert [path.name for path in (tmp_path / "prepared").iterdir()] == [data.fingerprint]
+
+
+def prepare_on_a_small_disk(source: Ingested, work: Path, max_file_bytes: int) -> None:
+    """As far as unprivileged processes can make a disk small: no file may grow beyond a limit."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+    with pytest.raises(StoreError, match=rf"can't write {work}/prepared/.*: a file would be larger .*ulimit"):
+        prepare(source, PrepareConfig(target_per_class=60), work)
+
+
+@pytest.mark.parametrize("max_file_bytes", [100_000, 500_000], ids=["while reading", "while writing train"])
+def test_without_room_on_the_disk_there_is_one_clear_error_and_nothing_half_done(
+    plain, tmp_path: Path, max_file_bytes: int
+):
+    data, source = plain
+    assert in_a_process(prepare_on_a_small_disk, source, tmp_path, max_file_bytes) == 0
+    assert list((tmp_path / "prepared").iterdir()) == []
+    assert_same_files(prepare(source, PrepareConfig(target_per_class=60), tmp_path), data)
