@@ -65,8 +65,8 @@ def from_champion(config: RetrainConfig, champion: str | None) -> RetrainConfig:
     """The configuration with the champion's version where training is to start from it, which is logged."""
     train = name_start(config.train, champion)
     if train != config.train:
-        start = train.init_from or "there is no champion yet: as if init_from were empty"
-        get_run_logger().info("training starts from the champion: %s", start)
+        start = train.init_from or "there is no champion yet, so training starts as if it were empty"
+        get_run_logger().info("init_from = champion: %s", start)
     return config.model_copy(update={"train": train})
 
 

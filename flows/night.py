@@ -56,7 +56,7 @@ class Night:
         )
         return judge(figures, self.config.targets, Figures() if self.champion else None)
 
-    @property
+    @cached_property
     def seen_share(self) -> float | None:
         """Share of the test images that a release from which training started has learnt from."""
         if not starts_from_release(self.config.train):
@@ -128,4 +128,5 @@ class Night:
             delegate_partitions=int8.delegate_partitions,
             undelegated=int8.undelegated,
             layer_errors=layers,
+            seen_share=self.seen_share,
         )

@@ -60,6 +60,7 @@ class Measured(BaseModel, frozen=True):
     delegate_partitions: int | None = None
     undelegated: tuple[str, ...] = ()
     layer_errors: tuple[LayerError, ...] = ()
+    seen_share: float | None = None
 
 
 def advise(measured: Measured) -> tuple[Advice, ...]:
@@ -163,6 +164,19 @@ def stopped_early(run: Measured) -> Advice | None:
     )
 
 
+def worn_start(run: Measured) -> Advice | None:
+    """A release that training started from had learnt from more test images than the target allows."""
+    if run.seen_share is None or run.seen_share <= run.targets.max_seen_share:
+        return None
+    return Advice(
+        finding=f"Training started from a release that knew {run.seen_share:.1%} of the test images.",
+        likely_cause="The data set has grown much, or its preparation was changed, so images went from one "
+        "split to another.",
+        changes=_new(run, {"train.init_from": ""}),
+        beyond_config="One night from scratch is enough; the next ones may start from its champion.",
+    )
+
+
 def high_latency(run: Measured) -> Advice | None:
     """p95 latency over the target."""
     if run.latency_ms is None or run.latency_ms <= run.targets.max_latency_ms:
@@ -244,7 +258,7 @@ def weak_class(run: Measured) -> Advice | None:
         f"{taken_for}.",
         likely_cause=f"{name} has {real:,} real training images, or its labels overlap with the class it is "
         "taken for: look at the most confident errors.",
-        changes=_new(run, {"train.class_weights": "balanced"}),
+        changes=_new(run, {"train.class_weights": 1.0}),
         beyond_config=f"Collect more images of {name}, of people and light like those of the other classes.",
     )
 
@@ -252,7 +266,7 @@ def weak_class(run: Measured) -> Advice | None:
 def imbalance(run: Measured) -> Advice | None:
     """Training images differ by IMBALANCE between classes, and nothing balances them."""
     counts = {name: images for name, images in run.counts.get("train", {}).items() if images}
-    if len(counts) < 2 or run.train.class_weights == "balanced":
+    if len(counts) < 2 or run.train.class_weights == 1:
         return None
     small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[large] < IMBALANCE * counts[small]:
@@ -261,7 +275,7 @@ def imbalance(run: Measured) -> Advice | None:
         finding=f"{large} has {counts[large]:,} training images, {small} {counts[small]:,}.",
         likely_cause="An imbalanced data set teaches the network to guess the frequent class.",
         changes=_new(run, {"prepare.target_per_class": max(5000, run.prepare.target_per_class)})
-        or {"train.class_weights": "balanced"},
+        or {"train.class_weights": 1.0},
     )
 
 
@@ -307,9 +321,9 @@ def poor_calibration(run: Measured) -> Advice | None:
 
 
 RULES: tuple[Callable[[Measured], Advice | None], ...] = (
-    stalled, low_accuracy, noisy_labels, near_target, overfitting, stopped_early, quantization_loss,
-    split_graph, high_latency, large_model, weak_class, imbalance, few_images, uncertain_figures,
-    poor_calibration,
+    stalled, low_accuracy, noisy_labels, near_target, overfitting, stopped_early, worn_start,
+    quantization_loss, split_graph, high_latency, large_model, weak_class, imbalance, few_images,
+    uncertain_figures, poor_calibration,
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """What became of a variant, and which variants are worth a look."""
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from storage.errors import InputError, MissingObject
 from storage.objects import ObjectStore
@@ -68,10 +68,10 @@ def record_figures(store: ObjectStore, key: str, figures: Figures) -> None:
 
 
 def recall_figures(store: ObjectStore, key: str) -> Figures | None:
-    """What `record_figures` wrote, or None."""
+    """What `record_figures` wrote, or None; also None for what another version of this program wrote."""
     try:
         return Figures.model_validate_json(store.read(_place(key)))
-    except MissingObject:
+    except (MissingObject, ValidationError):
         return None
 
 

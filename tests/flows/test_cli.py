@@ -31,6 +31,14 @@ def test_a_wrong_field_is_one_error_without_a_traceback(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_sweep_without_variants_is_one_error_without_a_traceback(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text("[train]\nepochs = 3\n")
+    done = stress_vision("sweep", path, "--store", tmp_path)
+    assert done.returncode == 1
+    assert "[[variant]]" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_an_unknown_option_is_wrong_usage():
     assert stress_vision("run", "--train.epoch", "3").returncode == 2
 

@@ -151,6 +151,13 @@ def test_loss_by_quantization_names_the_layers_that_lose_most(measured, evaluati
     assert advice.changes == {"train.model.activation": "relu6"}
 
 
+def test_a_warm_start_that_has_learnt_from_too_many_test_images_is_advised_to_start_anew(measured):
+    warm = TrainConfig(init_from="release:20261122-031500-0a1b2c3d")
+    advice = only(measured({"train": warm, "seen_share": 0.018}))
+    assert "1.8%" in advice.finding and advice.changes == {"train.init_from": ""}
+    assert advise(measured({"train": warm, "seen_share": 0.009})) == ()
+
+
 def test_a_graph_in_pieces_names_hard_swish_where_the_network_has_it(measured):
     advice = only(measured({"delegate_partitions": 19, "undelegated": ("HARD_SWISH", "HARD_SWISH")}))
     assert "19 pieces; outside of them run HARD_SWISH." in advice.finding
@@ -172,7 +179,7 @@ def test_imbalance_is_advised_against_unless_classes_are_weighted(measured):
     counts = {"train": dict.fromkeys(CLASSES, 5000) | {"fatigue": 900}}
     run = measured({"counts": counts, "prepare": PrepareConfig(target_per_class=0)})
     assert only(run).changes == {"prepare.target_per_class": 5000}
-    assert advise(run.model_copy(update={"train": TrainConfig(class_weights="balanced")})) == ()
+    assert advise(run.model_copy(update={"train": TrainConfig(class_weights=1.0)})) == ()
 
 
 def test_few_real_images_of_a_class_can_not_be_hidden_by_augmentation(measured):

@@ -73,6 +73,8 @@ def test_figures_are_remembered_by_their_key(tmp_path):
     record_figures(store, "aa", SMALL.figures)
     assert recall_figures(store, "aa") == SMALL.figures
     assert recall_figures(store, "bb") is None
+    store.write("sweeps/variants/aa.json", b'{"accuracy": 0.9}')
+    assert recall_figures(store, "aa") is None
 
 
 def test_figures_of_the_test_split_are_refused(tmp_path):
