@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,11 @@ from tasks.prepare.audit import audit
 from tasks.prepare.collection import Collection, collect
 from tasks.prepare.config import SPLITS, PrepareConfig, PreparedData
 from tasks.prepare.grouping import find_groups
-from tasks.prepare.labels import UNLABELLED, resolve
+from tasks.prepare.labels import DISPUTED, REASONS, UNLABELLED, disputed, resolve
 from tasks.prepare.metadata import describe
 from tasks.prepare.pictures import draw
 from tasks.prepare.pixels import PixelFile
-from tasks.prepare.splits import Candidates, assign
+from tasks.prepare.splits import DROPPED, Candidates, assign
 from tasks.prepare.threads import Pool
 from tasks.prepare.writing import Arrangement, write_split
 
@@ -107,6 +108,10 @@ def arrange(images: Collection, config: PrepareConfig, pool: Pool) -> Arrangemen
     splits = assign(
         Candidates(findings.groups, strata, images.hashes, use, images.usages, images.sources), config
     )
+    # after the split, so that a new image which disputes an old one moves no other between splits
+    out = disputed(labels, findings.first, findings.near)[findings.copies] & (splits >= 0)
+    splits[out] = DROPPED
+    labels = replace(labels, reasons=np.where(out, REASONS.index(DISPUTED), labels.reasons))
     _check_classes(labels.labels[splits >= 0], config)
     return Arrangement(findings, labels, splits)
 

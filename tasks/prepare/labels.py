@@ -2,6 +2,7 @@
 
 Copies of an image share the sum of their votes, so that a conflict between them is settled by majority;
 a tie leaves the image without a label. A FER+ label needs more than `ferplus_min_share` of all votes.
+Near duplicates with different labels are one photo, of which a label must be wrong: all of them are dropped.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class Labels:
     """bool (N,): copies of this image carry different labels."""
 
 
-REASONS = ("", "tie", "no majority", *OTHERS)
+DISPUTED = "near duplicate with another label"
+REASONS = ("", "tie", "no majority", *OTHERS, DISPUTED)
 
 
 def resolve(votes: np.ndarray, copies: np.ndarray, config: PrepareConfig) -> Labels:
@@ -54,6 +56,14 @@ def resolve(votes: np.ndarray, copies: np.ndarray, config: PrepareConfig) -> Lab
         _reasons(total, tie, scored)[copies],
         _conflicts(votes, copies),
     )
+
+
+def disputed(labels: Labels, first: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """bool (D,): distinct images (`first` int (D,) of N) in a pair of `near` int (k, 2) with two labels."""
+    label, scored = labels.labels[first], labels.use[first] == SCORED
+    a, b = near.T
+    torn = near[scored[a] & scored[b] & (label[a] != label[b])]
+    return np.isin(np.arange(len(first)), torn)
 
 
 def _reasons(total: np.ndarray, tie: np.ndarray, scored: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from tasks.classes import CLASSES
 from tasks.prepare.collection import Collection
 from tasks.prepare.config import SPLITS
+from tasks.prepare.labels import DISPUTED, REASONS
 from tasks.prepare.writing import Arrangement
 
 _SIDE_PX = 64
@@ -84,6 +85,9 @@ def _findings(images: Collection, arrangement: Arrangement) -> dict[str, Image.I
     rng = np.random.default_rng(0)
     blank = np.flatnonzero(found.blank)[: 4 * _COLUMNS]
     torn = np.unique(found.copies[labels.conflicting & ~found.blank])[: _PAIRS // 2]
+    disputed = labels.reasons == REASONS.index(DISPUTED)
+    near = found.first[found.near]
+    near = near[disputed[near].all(axis=1) & (np.ptp(labels.labels[near], axis=1) > 0)][: _PAIRS // 2]
     order = np.argsort(found.scores)
     spread = order[np.unique(np.linspace(0, len(order) - 1, min(_PAIRS, len(order))).astype(int))]
     frames = rng.choice(len(found.frames), min(_PAIRS, len(found.frames)), replace=False)
@@ -95,8 +99,8 @@ def _findings(images: Collection, arrangement: Arrangement) -> dict[str, Image.I
         ),
         "audit_conflicts": _sheet(
             images,
-            "Copies with conflicting labels (own label below)",
-            _lines(_two_of_each(images, found.copies, torn)),
+            "Copies and near duplicates with conflicting labels (own label below)",
+            _lines(np.append(_two_of_each(images, found.copies, torn), near.ravel())),
             labelled=True,
         ),
         "audit_near": _sheet(

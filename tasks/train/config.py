@@ -181,10 +181,12 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", title="Training"):
     label_smoothing: float = Field(
         0.0, ge=0, le=0.5, description="Share of every label spread over all classes, 0 (off) to 0.5."
     )
-    class_weights: Literal["none", "balanced"] = Field(
-        "none",
-        description="none: every image counts the same (prepare has balanced the classes already); "
-        "balanced: every class counts the same.",
+    class_weights: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="How far rare classes count more, 0 to 1: 0 every image counts the same, 1 every class; "
+        "between, an image counts as its class's share to the power of minus this.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",

@@ -28,7 +28,7 @@ def training_batches(split, config: TrainConfig, first_epoch: int = 0):
     images, votes = tf.constant(split.images), tf.constant(split.votes, tf.float32)
     batch_size = min(config.batch_size, len(split.images))
     steps = count_steps(len(split.images), batch_size)
-    weights = class_weights(split.votes) if config.class_weights == "balanced" else None
+    weights = class_weights(split.votes, config.class_weights) if config.class_weights else None
 
     def batch(number):
         epoch, step = number // steps, number % steps
@@ -53,9 +53,11 @@ def validation_batches(split):
     return data.batch(_VALIDATION_BATCH).prefetch(tf.data.AUTOTUNE)
 
 
-def class_weights(votes: np.ndarray) -> np.ndarray:
-    """Weights float32 (5,), mean 1 over the images, that make every class count the same; 0 where absent."""
+def class_weights(votes: np.ndarray, power: float) -> np.ndarray:
+    """Weights float32 (5,), mean 1 over the images: each class's share to the power of minus `power`.
+
+    With a power of 1 every class counts the same. An absent class gets 0.
+    """
     totals = votes.sum(axis=0)
-    present = totals > 0
-    weights = np.where(present, totals.sum() / (present.sum() * np.maximum(totals, 1e-9)), 0)
-    return weights.astype(np.float32)
+    weights = np.where(totals > 0, np.maximum(totals, 1e-9) ** -power, 0)
+    return (weights * totals.sum() / (weights @ totals)).astype(np.float32)

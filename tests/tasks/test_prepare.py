@@ -22,6 +22,7 @@ from tasks.ingest import Ingested
 from tasks.prepare import PrepareConfig, PreparedData, archive, audit, dataset, load_split, prepare
 from tasks.prepare.config import SPLITS
 from tasks.prepare.dataset import publish
+from tasks.prepare.labels import DISPUTED
 from tasks.prepare.pixels import PixelFile
 from tests.tasks.small_source import (
     PLAIN,
@@ -198,6 +199,23 @@ def test_conflicting_labels_are_settled_by_majority_and_ties_dropped(store: Path
     told = metadata(data)
     assert told["conflicting_labels"] == {"distinct_images": 2, "unsettled": 1}
     assert told["dropped"]["tie"] == 2
+
+
+def test_near_duplicates_with_different_labels_are_dropped_and_move_no_other_image(
+    store: Path, tmp_path: Path
+):
+    lines = csv_lines(store)
+    brighter, label = np.clip(pixels_of(lines[0]).astype(int) + 20, 0, 255), int(lines[0][0])
+    made = []
+    for name, emotion in (("same", label), ("other", (label + 3) % 7)):
+        write_lines(store, [*lines, row(brighter, emotion)])
+        made.append(run(store, tmp_path / name))
+    assert [metadata(data)["dropped"][DISPUTED] for data in made] == [0, 2]
+    assert ["audit_conflicts" in data.pictures for data in made] == [False, True]
+    pair = (b":0", f":{len(lines)}".encode())
+    for split in SPLITS:
+        agreed, torn = (load_split(data.directory, split).ids.tolist() for data in made)
+        assert set(torn) == {one for one in agreed if not one.endswith(pair) or one.startswith(b"custom")}
 
 
 def test_blank_images_are_dropped_and_counted(store: Path, tmp_path: Path):

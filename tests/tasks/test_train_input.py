@@ -160,12 +160,14 @@ def test_mixup_blends_labels_by_the_shares_of_the_images():
 
 def test_balanced_class_weights_make_every_class_count_the_same():
     votes = np.eye(5, dtype=np.float32)[[0] * 30 + [1] * 10 + [2] * 5 + [3] * 5]
-    weights = class_weights(votes)
+    weights = class_weights(votes, 1.0)
     totals = votes.sum(0) * weights
     assert np.allclose(totals[:4], totals[0]) and weights[4] == 0
     assert (votes @ weights).mean() == pytest.approx(1)
+    half = class_weights(votes, 0.5)
+    assert half[1] / half[0] == pytest.approx(3**0.5) and (votes @ half).mean() == pytest.approx(1)
     split = SimpleNamespace(images=np.zeros((50, 4, 4, 1), np.uint8), votes=votes)
-    batch = next(iter(training_batches(split, PLAIN.model_copy(update={"class_weights": "balanced"}))))
+    batch = next(iter(training_batches(split, PLAIN.model_copy(update={"class_weights": 1.0}))))
     assert np.allclose(batch[2], batch[1].numpy() @ weights)
 
 
