@@ -20,11 +20,12 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 
 from storage.errors import InputError, ModelError
@@ -96,22 +97,24 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="a prepared data set: the folder of test_data.npz")
     parser.add_argument("models", type=Path, nargs="+", help="our .tflite files")
     parser.add_argument("--source", default="fer2013", help="compare on this source's test images")
+    parser.add_argument("--original-labels", type=Path, help="fer2013.csv: judge by its own labels instead")
     parser.add_argument("--images", type=int, default=0, help="this many of them, evenly spread; 0 = all")
     parser.add_argument(
         "--instructions", default="", help="command that prints the instructions of one inference; gets the "
         ".tflite's path as its last argument",
     )  # fmt: skip
     options = parser.parse_args()
-    split, told = test_images(options.data, options.source, options.images)
+    split, told = test_images(options.data, options.source, options.images, options.original_labels)
     with tempfile.TemporaryDirectory() as scratch:
         ours = [our_row(path, split, options.instructions) for path in options.models]
         theirs = [peer_row(peer, split, Path(scratch), options.instructions) for peer in PEERS]
     report(told, ours, theirs)
 
 
-def test_images(directory: Path, source: str, count: int) -> tuple[Split, str]:
+def test_images(directory: Path, source: str, count: int, original: Path | None) -> tuple[Split, str]:
     """The source's images of the test split, `count` evenly spread ones or all (0), and what they are."""
     metadata = json.loads((directory / "metadata.json").read_text())
+    label_set = "fer2013" if original else metadata["label_set"]
     if source not in metadata["sources"]:
         raise InputError(f"{directory}: no source {source!r}; it has {', '.join(metadata['sources'])}")
     split = load_split(directory, "test")
@@ -119,9 +122,18 @@ def test_images(directory: Path, source: str, count: int) -> tuple[Split, str]:
     if count:
         chosen = chosen[np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int)]
     split = Split(**{name: getattr(split, name)[chosen] for name in Split.__dataclass_fields__})
+    if original:
+        split = replace(split, labels=original_labels(original, split.ids))
     classes = [f"{(split.labels == place).sum():,} {name}" for place, name in enumerate(CLASSES)]
-    told = f"{len(chosen):,} test images of {source}, labels {metadata['label_set']}: {', '.join(classes)}"
+    told = f"{len(chosen):,} test images of {source}, labels {label_set}: {', '.join(classes)}"
     return split, told
+
+
+def original_labels(path: Path, ids: np.ndarray) -> np.ndarray:
+    """FER-2013's own labels of images named fer2013:<Usage>:<row>, as indices into CLASSES."""
+    emotions = pd.read_csv(path, usecols=["emotion"])["emotion"].to_numpy()
+    classes = np.array([CLASSES.index(TO_CLASS[name]) for name in FER2013_EMOTIONS], np.uint8)
+    return classes[emotions[[int(one.rsplit(b":", 1)[1]) for one in ids.tolist()]]]
 
 
 def our_row(path: Path, split: Split, counter: str) -> Row:
