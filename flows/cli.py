@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from prefect.states import State
     from pydantic_settings import CliSettingsSource
 
-_PRESETS = ("highest_accuracy", "balanced", "highest_speed")  # flows.config has them, and imports every stage
+# flows.config has them, and imports every stage
+_PRESETS = ("balanced", "smallest", "highest_accuracy", "highest_speed", "mobilenet_v3")
 _DEMO_MARKER = ".stress-vision-demo"
 _COLUMNS = ("device", "outcome", "p50 ms", "p95 ms", "p99 ms", "FPS", "reason")
 _EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
