@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-import numpy as np
-
 from flows.config import RetrainConfig
 from flows.experiment import Experiment
 from tasks.advice import Measured, advise
@@ -16,11 +14,11 @@ from tasks.evaluate import Evaluation, agreement, load_predictions
 from tasks.evaluate.layers import LayerError
 from tasks.gate import Figures, Verdict, figures_of, judge
 from tasks.ingest import Ingested
-from tasks.prepare import PreparedData, load_split
+from tasks.prepare import PreparedData
 from tasks.register import Candidate, Release
 from tasks.report import ReportInputs, installed_versions
 from tasks.rollout import FleetOutcome
-from tasks.train import SEEN_IMAGES, TrainedModel, digests, starts_from_release
+from tasks.train import TrainedModel, starts_from_release
 
 
 @dataclass(frozen=True)
@@ -51,18 +49,9 @@ class Night:
             delegate_partitions=self.converted.int8.delegate_partitions,
             instructions_m=self.converted.int8.instructions_m,
             warm_start=starts_from_release(self.config.train),
-            seen_share=self.seen_share,
             against_champion=self.champion.paired if self.champion else None,
         )
         return judge(figures, self.config.targets, Figures() if self.champion else None)
-
-    @cached_property
-    def seen_share(self) -> float | None:
-        """Share of the test images that a release from which training started has learnt from."""
-        if not starts_from_release(self.config.train):
-            return None
-        seen = np.load(self.trained.directory / SEEN_IMAGES)
-        return float(np.isin(digests(load_split(self.data.directory, "test").images), seen).mean())
 
     @property
     def lost_by_quantization(self) -> bool:
@@ -128,5 +117,4 @@ class Night:
             delegate_partitions=int8.delegate_partitions,
             undelegated=int8.undelegated,
             layer_errors=layers,
-            seen_share=self.seen_share,
         )

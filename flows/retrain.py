@@ -58,9 +58,10 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (fr
     if config.drift.stop and drift and drift.report.shifted:
         return stopped_by_drift(store, config, started, experiment, data, drift)
     trained = train_model(store, data, config.train, experiment.id, work)
-    original = evaluate_model(trained.model_path, data, experiment.directory, "float")
-    converted = convert_model(trained.model_path, data, config.convert, experiment.directory)
-    quantized = evaluate_model(converted.int8.path, data, experiment.directory, "int8")
+    seen, out = trained.seen_images, experiment.directory
+    original = evaluate_model(trained.model_path, data, out, "float", seen=seen)
+    converted = convert_model(trained.model_path, data, config.convert, out)
+    quantized = evaluate_model(converted.int8.path, data, out, "int8", seen=seen)
     champion = measure_against_champion(store, data, quantized, work)
 
     night = Night(

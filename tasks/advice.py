@@ -60,7 +60,6 @@ class Measured(BaseModel, frozen=True):
     delegate_partitions: int | None = None
     undelegated: tuple[str, ...] = ()
     layer_errors: tuple[LayerError, ...] = ()
-    seen_share: float | None = None
 
 
 def advise(measured: Measured) -> tuple[Advice, ...]:
@@ -166,10 +165,11 @@ def stopped_early(run: Measured) -> Advice | None:
 
 def worn_start(run: Measured) -> Advice | None:
     """A release that training started from had learnt from more test images than the target allows."""
-    if run.seen_share is None or run.seen_share <= run.targets.max_seen_share:
+    share = run.int8.left_out / (run.int8.images + run.int8.left_out)
+    if share <= run.targets.max_seen_share:
         return None
     return Advice(
-        finding=f"Training started from a release that knew {run.seen_share:.1%} of the test images.",
+        finding=f"Training started from a release that knew {share:.0%} of the test images.",
         likely_cause="The data set has grown much, or its preparation was changed, so images went from one "
         "split to another.",
         changes=_new(run, {"train.init_from": ""}),

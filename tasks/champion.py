@@ -47,11 +47,12 @@ def compare_with_champion(
         return None
     version = champion["version"]
     directory, manifest = registry.fetch(version, work_dir / "releases"), registry.manifest(version)
-    images = load_split(data.directory, "test").images
+    ours, labels, ids = load_predictions(candidate)
+    test = load_split(data.directory, "test")
+    images = test.images[np.isin(test.ids, ids)]
     try:
         theirs = predict(directory / manifest["model"], images)
         seen = seen_before(store, manifest["experiment_id"], images)
-        ours, labels = load_predictions(candidate)
         fresh = np.ones(len(images), bool) if seen is None else ~seen
         paired = compare(ours[fresh], theirs[fresh], labels[fresh])
     except (InputError, ModelError) as error:

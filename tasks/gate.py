@@ -85,11 +85,11 @@ class GateConfig(BaseModel):
         description="Instructions per inference, at most (million), where measured. Empty: no limit.",
     )
     max_seen_share: float = Field(
-        0.01,
+        0.2,
         ge=0,
         le=1,
-        description="Test images that a release from which training started (init_from) had learnt from, at "
-        "most (share, 0 to 1).",
+        description="Test images that are left out because a release from which training started "
+        "(init_from) had learnt from them, at most (share, 0 to 1).",
     )
     champion_margin: float = Field(
         1.0,
@@ -178,7 +178,6 @@ def figures_of(
     delegate_partitions: int | None = None,
     instructions_m: float | None = None,
     warm_start: bool = False,
-    seen_share: float | None = None,
     against_champion: Paired | None = None,
 ) -> Figures:
     """Collect the gate's figures from an evaluation and what was measured beside it."""
@@ -198,7 +197,7 @@ def figures_of(
         delegate_partitions=delegate_partitions,
         instructions_m=instructions_m,
         warm_start=warm_start,
-        seen_share=seen_share,
+        seen_share=int8.left_out / (int8.images + int8.left_out),
         against_champion=against_champion,
     )
 

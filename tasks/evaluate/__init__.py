@@ -31,6 +31,7 @@ from tasks.evaluate.pictures import draw_confident_errors, draw_confusion, draw_
 from tasks.evaluate.predict import predict
 from tasks.prepare import PreparedData
 from tasks.prepare.splits import Split, load_split
+from tasks.train.seen import unseen
 
 __all__ = [
     "Agreement",
@@ -58,12 +59,14 @@ def evaluate(
     name: str,
     split: str = "test",
     config: EvaluateConfig = EvaluateConfig(),  # noqa: B008 - frozen
+    seen: Path | None = None,
 ) -> Evaluation:
     """Everything measured of the model at `model_path` on one split, written under `out_dir` as well.
 
-    Raises InputError for a split without images, ModelError for a model that can't be run on it.
+    Images whose digests lie in the file `seen` are left out. Raises InputError for a split without images,
+    ModelError for a model that can't be run on it.
     """
-    images = load_split(data.directory, split).images
+    images = _images(data, split, seen).images
     if not len(images):
         raise InputError(
             f"{data.directory}: the {split} split has no image; look at the counts in metadata.json"
@@ -71,7 +74,7 @@ def evaluate(
     started = time.monotonic()
     probabilities = predict(model_path, images, config.batch_size)
     seconds = time.monotonic() - started
-    return evaluate_predictions(probabilities, model_path, data, out_dir, name, split, config, seconds)
+    return evaluate_predictions(probabilities, model_path, data, out_dir, name, split, config, seconds, seen)
 
 
 def evaluate_predictions(
@@ -83,9 +86,10 @@ def evaluate_predictions(
     split: str = "test",
     config: EvaluateConfig = EvaluateConfig(),  # noqa: B008 - frozen
     seconds: float = 0.0,
+    seen: Path | None = None,
 ) -> Evaluation:
     """The same from probabilities float32 (N, 5) that are there already; `seconds` is how long they took."""
-    images = load_split(data.directory, split)
+    images = _images(data, split, seen)
     figures = measure(probabilities, images.labels, images.sources, data.sources, config)
     out_dir.mkdir(parents=True, exist_ok=True)
     table = reliability(probabilities, images.labels, config.calibration_bins)
@@ -94,6 +98,7 @@ def evaluate_predictions(
         model=name,
         model_path=model_path,
         split=split,
+        left_out=len(load_split(data.directory, split).labels) - len(images.labels),
         label_set=data.label_set,
         data_fingerprint=data.fingerprint,
         ece=table.ece,
@@ -108,10 +113,15 @@ def evaluate_predictions(
     return evaluation
 
 
-def load_predictions(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities float32 (N, 5) and labels uint8 (N,) behind an evaluation."""
+def load_predictions(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probabilities float32 (N, 5), labels uint8 (N,) and ids bytes (N,) behind an evaluation."""
     with np.load(evaluation.predictions_path) as file:
-        return file["probabilities"], file["labels"]
+        return file["probabilities"], file["labels"], file["ids"]
+
+
+def _images(data: PreparedData, split: str, seen: Path | None) -> Split:
+    whole = load_split(data.directory, split)
+    return unseen(whole, np.load(seen)) if seen else whole
 
 
 def _draw(
@@ -162,9 +172,10 @@ def evaluate_model(
     name: str,
     split: str = "test",
     config: EvaluateConfig = EvaluateConfig(),  # noqa: B008
+    seen: Path | None = None,
 ) -> Evaluation:
     """Measure one model on a split and log its figures."""
-    evaluation = evaluate(model_path, data, out_dir, name, split, config)
+    evaluation = evaluate(model_path, data, out_dir, name, split, config, seen)
     low, high = evaluation.accuracy_ci
     get_run_logger().info(
         "%s: accuracy %.3f (%.3f to %.3f), macro recall %.3f, ECE %.3f on %d %s images\n%s",

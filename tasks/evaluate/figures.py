@@ -70,6 +70,8 @@ class Evaluation(BaseModel, frozen=True):
     model_path: Path
     split: str
     images: int
+    left_out: int = 0
+    """Further images of the split, which the network or one that it started from has learnt from."""
     label_set: str
     data_fingerprint: str
     accuracy: float

@@ -43,6 +43,11 @@ class TrainedModel(BaseModel, frozen=True, extra="forbid"):
     images_per_s: float
     pictures: dict[str, Path]
 
+    @property
+    def seen_images(self) -> Path:
+        """Which images it has learnt from (`tasks.train.seen`)."""
+        return self.directory / SEEN_IMAGES
+
 
 def train(
     data: PreparedData,

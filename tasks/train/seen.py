@@ -23,6 +23,14 @@ def write_seen(directory: Path, splits: dict[str, Split], earlier: np.ndarray) -
         np.save(file, np.unique(np.concatenate([*ours, earlier])))
 
 
+def unseen(split: Split, seen: np.ndarray) -> Split:
+    """The images of a split that aren't among the digests `seen`."""
+    new = ~np.isin(digests(split.images), seen)
+    if new.all():
+        return split
+    return Split(**{name: getattr(split, name)[new] for name in Split.__dataclass_fields__})
+
+
 def digests(images: np.ndarray) -> np.ndarray:
     """A number for each of the images uint8 (N, P, P, C): uint64 (N,).
 

@@ -153,9 +153,9 @@ def test_loss_by_quantization_names_the_layers_that_lose_most(measured, evaluati
 
 def test_a_warm_start_that_has_learnt_from_too_many_test_images_is_advised_to_start_anew(measured):
     warm = TrainConfig(init_from="release:20261122-031500-0a1b2c3d")
-    advice = only(measured({"train": warm, "seen_share": 0.018}))
-    assert "1.8%" in advice.finding and advice.changes == {"train.init_from": ""}
-    assert advise(measured({"train": warm, "seen_share": 0.009})) == ()
+    advice = only(measured({"train": warm}, images=300, left_out=100))
+    assert "25%" in advice.finding and advice.changes == {"train.init_from": ""}
+    assert advise(measured({"train": warm}, images=300, left_out=10)) == ()
 
 
 def test_a_graph_in_pieces_names_hard_swish_where_the_network_has_it(measured):

@@ -10,7 +10,7 @@ from storage.registry import Registry
 from tasks.champion import compare_with_champion
 from tasks.evaluate import evaluate_predictions
 from tasks.prepare import load_split
-from tasks.train.seen import SEEN_IMAGES, write_seen
+from tasks.train.seen import SEEN_IMAGES, digests, write_seen
 from tests.tasks.small_model import prepared_data, save_split
 
 
@@ -49,6 +49,18 @@ def test_test_images_that_the_champion_learnt_from_are_counted_and_left_out(data
     against = compare_with_champion(store, data, candidate(data, tmp_path), tmp_path)
     assert (against.reason, against.seen) == ("", 3)
     assert against.paired.images == len(load_split(data.directory, "test").labels) - 3
+
+
+def test_the_champion_answers_only_for_the_images_that_the_candidate_was_measured_on(data, store, tmp_path):
+    test = load_split(data.directory, "test")
+    np.save(tmp_path / "seen.npy", np.unique(digests(test.images[:5])))
+    answers = np.eye(5, dtype=np.float32)[test.labels[5:]]
+    measured = evaluate_predictions(
+        answers, tmp_path / "m", data, tmp_path, "int8", seen=tmp_path / "seen.npy"
+    )
+    against = compare_with_champion(store, data, measured, tmp_path)
+    assert against.paired.images == len(test.labels) - 5
+    assert against.paired.champion_only == against.paired.neither == 0
 
 
 def test_where_it_is_not_recorded_what_the_champion_learnt_from_the_number_is_unknown(data, store, tmp_path):

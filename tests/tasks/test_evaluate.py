@@ -15,6 +15,7 @@ from tasks.evaluate.intervals import bootstrap_intervals, share_interval
 from tasks.evaluate.layers import errors_of_files, layer_errors
 from tasks.evaluate.predict import dequantize, quantize
 from tasks.prepare import load_split
+from tasks.train.seen import digests
 from tests.tasks.small_model import SOURCES, prepared_data, save_keras, save_tflite
 
 # Keras 3.15 with numpy 2.4, and the converter of every uint8 input; neither is ours to mend
@@ -81,7 +82,7 @@ def test_every_figure_of_a_model_is_in_its_json_and_its_pictures_open(models, da
     for picture in evaluation.pictures.values():
         with Image.open(picture) as opened:
             assert min(opened.size) > 200
-    probabilities, labels = load_predictions(evaluation)
+    probabilities, labels, _ = load_predictions(evaluation)
     assert evaluation.accuracy == np.mean(probabilities.argmax(1) == labels)
     assert evaluation.accuracy_ci[0] < evaluation.accuracy < evaluation.accuracy_ci[1]
     assert sum(one.images for one in evaluation.per_source.values()) == evaluation.images
@@ -196,6 +197,18 @@ def test_an_empty_split_is_an_error_that_says_where_to_look(models, tmp_path):
     data = prepared_data(tmp_path / "data", test_classes=())
     with pytest.raises(InputError, match=r"test split has no image.*metadata\.json"):
         evaluate(models["float"], data, tmp_path, "float")
+
+
+def test_images_that_the_network_has_learnt_from_are_left_out_and_counted(models, data, tmp_path):
+    test = load_split(data.directory, "test")
+    known = np.arange(0, len(test.images), 4)
+    np.save(tmp_path / "seen_images.npy", np.unique(digests(test.images[known])))
+    whole = evaluate(models["float"], data, tmp_path / "whole", "float")
+    fresh = evaluate(models["float"], data, tmp_path / "fresh", "float", seen=tmp_path / "seen_images.npy")
+    assert (whole.left_out, fresh.left_out) == (0, len(known))
+    assert fresh.images == whole.images - len(known)
+    right = load_predictions(whole)[0].argmax(1) == test.labels
+    assert fresh.accuracy == np.delete(right, known).mean()
 
 
 def test_the_error_of_quantization_is_told_layer_by_layer(models, data):

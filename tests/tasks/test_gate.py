@@ -155,7 +155,7 @@ def test_every_target_is_described_with_its_unit():
         ), name
 
 
-def test_a_warm_start_must_not_have_learnt_from_the_test_images():
+def test_a_warm_start_must_not_have_learnt_from_many_test_images():
     targets = GateConfig(max_seen_share=0.01)
     assert judged(targets, warm_start=True, seen_share=0.009).passed
     (missed,) = judged(targets, warm_start=True, seen_share=0.02).failed

@@ -161,13 +161,14 @@ def test_the_report_says_how_the_champion_was_compared_with(rejected, tmp_path, 
 
 def test_instructions_and_a_warm_start_stand_in_report_and_card(rejected, tmp_path):
     counted = rejected.converted.int8.model_copy(update={"instructions_m": 7.23})
-    warm = judge(Figures(warm_start=True, seen_share=0.004), rejected.targets)
+    warm = rejected.evaluations | {"int8": rejected.int8.model_copy(update={"left_out": 4})}
     run = rejected.model_copy(
-        update={"converted": ConvertedModels(models={"int8": counted}), "verdict": warm}
+        update={"converted": ConvertedModels(models={"int8": counted}), "evaluations": warm}
     )
-    assert "7.23 million instructions" in write_report(run, tmp_path).read_text()
+    page = write_report(run, tmp_path).read_text()
+    assert "7.23 million instructions" in page and "learnt from 4 of the test images" in page
     card = model_card_markdown(run)
-    assert "instructions per inference | 7.23" in card and "learnt from 0.4 % of these images" in card
+    assert "instructions per inference | 7.23" in card and "learnt from 4 more" in card
     assert "instructions" not in model_card_markdown(rejected)
 
 
