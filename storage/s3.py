@@ -9,6 +9,8 @@ Nothing here relies on conditional puts, user metadata, or an ETag being an MD5.
 """
 
 import logging
+import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -92,10 +94,16 @@ class S3Store:
             self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
 
     @cached_property
+    def _config(self):
+        from botocore.session import get_session
+
+        return get_session()
+
+    @cached_property
     def _session(self):
         import boto3
 
-        return boto3.Session()
+        return boto3.Session(botocore_session=self._config)
 
     @cached_property
     def _client(self):
@@ -119,11 +127,11 @@ class S3Store:
         from obstore.auth.boto3 import Boto3CredentialProvider
         from obstore.store import S3Store as FastStore
 
-        endpoint = self._client.meta.endpoint_url
+        endpoint, region = self._address()
         return FastStore(
             self.bucket,
             endpoint=endpoint,
-            region=self._client.meta.region_name,
+            region=region,
             virtual_hosted_style_request=False,
             credential_provider=Boto3CredentialProvider(self._session),
             client_options={
@@ -135,6 +143,16 @@ class S3Store:
             },
             retry_config={"max_retries": 0},
         )
+
+    def _address(self) -> tuple[str, str]:
+        """Endpoint and region as boto3 finds them, if need be by building a client, which takes 0.1 s."""
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        region = self._config.get_config_variable("region")
+        # obstore panics at what is no URL; boto3 says so
+        is_url = re.fullmatch(r"https?://[\w.-]+(:\d+)?/?", endpoint or "")
+        if is_url and region and not self._config.get_config_variable("ignore_configured_endpoint_urls"):
+            return endpoint, region
+        return self._client.meta.endpoint_url, self._client.meta.region_name
 
     def _list_fast(self, below: str) -> Iterable[ObjectInfo] | None:
         with _falling_back():

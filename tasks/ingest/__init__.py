@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field, model_validator
 from storage.errors import InputError
 from storage.objects import ObjectInfo, ObjectStore, open_store
 from tasks.ingest.blobs import blob_path, clear_incoming, evict
-from tasks.ingest.fetch import Place, bring_up_to_date
+from tasks.ingest.fetch import Place, bring_up_to_date, uncollected
 from tasks.ingest.manifest import (
     SourceFile,
     SourceManifest,
@@ -110,7 +110,8 @@ def ingest(
     started = time.monotonic()
     blobs = work_dir / "blobs"
     clear_incoming(blobs)
-    planned = [_plan(store, source, config, work_dir, report) for source in config.sources]
+    with uncollected():
+        planned = [_plan(store, source, config, work_dir, report) for source in config.sources]
     plans = [plan for plan in planned if plan]
     _check_total(store.uri, plans, config.cache_max_bytes)
     sources = tuple(_carry_out(plan, config) for plan in plans)

@@ -1,8 +1,10 @@
 """Fetch: bring the cache up to date with one listing, many objects at once, resumable at any point."""
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,20 +44,37 @@ def bring_up_to_date(
     Returns all objects in the listing's order, and how many were fetched. Raises StoreError where an object
     can't be read, and keeps what was fetched until then.
     """
-    before = _last_objects(place)
-    held = {}
-    for info in listed:
-        last = before.get(info.key)
-        if (
-            last
-            and last[:3] == info
-            and all(is_sound(place.blobs, file, recheck_days) for file in last.files)
-        ):
-            held[info.key] = last
+    with uncollected():
+        before = _last_objects(place)
+        held = {}
+        for info in listed:
+            last = before.get(info.key)
+            if (
+                last
+                and last[:3] == info
+                and all(is_sound(place.blobs, file, recheck_days) for file in last.files)
+            ):
+                held[info.key] = last
     missing = [info for info in listed if info.key not in held]
     if missing or len(before) > len(held):
         _fetch_all(place, missing, held, threads, max_image_bytes)
     return [held[info.key] for info in listed], len(missing)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection meanwhile.
+
+    Tens of thousands of new tuples, none of them garbage, make Python search all objects of the process,
+    which takes as long as all else of a night with nothing new.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _fetch_all(
