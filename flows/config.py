@@ -153,8 +153,18 @@ class RetrainConfig(BaseModel, frozen=True, extra="forbid", title="Retraining ru
     def _fill_in_preset(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        preset = given.get("preset", cls.model_fields["preset"].default)
-        return merge(PRESETS.get(preset, {}), given)
+        preset = PRESETS.get(given.get("preset", cls.model_fields["preset"].default), {})
+        return merge(_for_network_of(given, preset), given)
+
+
+def _for_network_of(given: Mapping[str, Any], preset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The preset, without its network's sizes where `given` names another architecture."""
+    train = merge({"train": {"model": {}}}, given)["train"]
+    asked = train["model"] if isinstance(train, Mapping) else None
+    ours = preset.get("train", {}).get("model", {}).get("architecture")
+    if not isinstance(asked, Mapping) or asked.get("architecture", ours) == ours:
+        return preset
+    return {**preset, "train": {name: value for name, value in preset["train"].items() if name != "model"}}
 
 
 def store_uri(given: str) -> str:

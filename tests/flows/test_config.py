@@ -18,6 +18,15 @@ def test_a_preset_fills_in_what_nobody_gave():
     assert (model.input_px, config.train.batch_size, model.dropout) == (120, 64, 0.2)
 
 
+def test_another_architecture_than_the_presets_takes_none_of_its_sizes():
+    given = {"train": {"model": {"architecture": "mobilenet_v3_small"}}}
+    config = load_config(None, {"preset": "balanced", **given})
+    assert config.train.model.filters == ()
+    assert config.train.optimizer == load_config(None, {"preset": "balanced"}).train.optimizer
+    with pytest.raises(InputError, match=r"train\.model"):
+        load_config(None, {"train": {"model": "mobilenet_v3_small"}})
+
+
 def test_the_file_wins_over_the_preset_and_an_option_over_the_file(tmp_path):
     path = tmp_path / "retrain.toml"
     path.write_text('preset = "highest_speed"\n[train]\nepochs = 7\nbatch_size = 16\n')
