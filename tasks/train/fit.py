@@ -193,7 +193,7 @@ def _finish(splits, data: PreparedData, config: TrainConfig, directory: Path) ->
 
     progress = read_progress(directory)
     _, best = best_epoch(progress.history, config)
-    network, path = _write_final_model(splits["train"], config, directory)
+    network, path = _write_final_model(splits, config, directory)
     pictures = {
         "training_history": draw_history(progress.history, best, directory / "training_history.png"),
         "augmented_batch": _draw_augmented(splits["train"], config, directory / "augmented_batch.png"),
@@ -213,23 +213,27 @@ def _finish(splits, data: PreparedData, config: TrainConfig, directory: Path) ->
     )
 
 
-def _write_final_model(split, config: TrainConfig, directory: Path):
+def _write_final_model(splits, config: TrainConfig, directory: Path):
     """The best epoch's weights in a float32 network without optimiser, and its description."""
     import keras
 
+    from tasks.train.balance import balance
     from tasks.train.networks import build_network
 
-    network = build_network(config.model, split.images.shape[1], split.images.shape[3])
+    shape = splits["train"].images.shape[1:]
+    network = build_network(config.model, shape[0], shape[2])
     best = keras.models.load_model(directory / BEST_MODEL, compile=False)
     network.set_weights(best.get_weights())
+    shift = balance(network, splits["val"]).tolist() if config.balance_outputs else [0.0] * len(CLASSES)
     path = directory / "final_model.keras"
     part = directory / ".final_model.part.keras"
     network.save(part)
     part.replace(path)
     description = {
         "architecture": config.model.model_dump(mode="json"),
-        "input": {"shape": [1, *split.images.shape[1:]], "dtype": "uint8"},
+        "input": {"shape": [1, *shape], "dtype": "uint8"},
         "classes": list(CLASSES),
+        "output_shift": dict(zip(CLASSES, shift, strict=True)),
         "parameters": network.count_params(),
         "layers": json.loads(network.to_json()),
     }

@@ -11,6 +11,8 @@ from tasks.train.config import ModelConfig
 
 BACKBONE = "backbone"
 """Name of the layer that holds a pretrained network."""
+HEAD = "probabilities"
+"""Name of the last layer."""
 
 
 def build_network(config: ModelConfig, image_px: int, channels: int):
@@ -24,7 +26,7 @@ def build_network(config: ModelConfig, image_px: int, channels: int):
         "resnet_native": _resnet_native,
     }[config.architecture]
     # float32 even under mixed precision: a float16 softmax saturates
-    head = keras.layers.Dense(len(CLASSES), "softmax", dtype="float32", name="probabilities")
+    head = keras.layers.Dense(len(CLASSES), "softmax", dtype="float32", name=HEAD)
     return keras.Model(image, head(build(image, config)), name=config.architecture)
 
 
