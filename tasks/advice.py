@@ -258,7 +258,7 @@ def weak_class(run: Measured) -> Advice | None:
         f"{taken_for}.",
         likely_cause=f"{name} has {real:,} real training images, or its labels overlap with the class it is "
         "taken for: look at the most confident errors.",
-        changes=_new(run, {"train.class_weights": 1.0}),
+        changes=_new(run, {"train.balance_outputs": True}) or _new(run, {"train.class_weights": 1.0}),
         beyond_config=f"Collect more images of {name}, of people and light like those of the other classes.",
     )
 
