@@ -106,9 +106,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """highest_accuracy, mobilenet_v3 and highest_speed are the phase document's, mobilenet_v3 its balanced one;
-only what it says, all else stays at its default. README.md has what each of them reached."""
-
-Parsed = TypeVar("Parsed", bound=BaseModel)
+only what it says, all else stays at its default. README.md has what balanced and smallest reached."""
 
 
 class RetrainConfig(BaseModel, frozen=True, extra="forbid", title="Retraining run"):
