@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storage.errors import ModelError
+from tasks.prepare.splits import Split
+from tasks.train.batch_norm import new_statistics
 from tasks.train.config import TrainConfig
 from tasks.train.progress import WRITING_BEST, WRITING_EPOCH, Progress, commit_epoch, describe
 
@@ -17,10 +19,10 @@ def epoch_callbacks(
     config: TrainConfig,
     directory: Path,
     progress: Progress,
-    images: int,
+    split: Split,
     report: Callable[[str], None],
 ):
-    """Callbacks of one `fit`, in the order in which they have to run; `images` is the count per epoch."""
+    """Callbacks of one `fit` on the images of `split`, in the order in which they have to run."""
     from keras import callbacks
 
     (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -30,9 +32,9 @@ def epoch_callbacks(
     best = callbacks.ModelCheckpoint(directory / WRITING_BEST, monitor=config.monitor, save_best_only=True)
     patient = _patient_callbacks(config)
     log = callbacks.TensorBoard(directory / "tensorboard", write_graph=False)
-    finish = _finish_epochs(network, config, directory, progress, [*patient, best], images, report)
-    average = _validating_average(network, config, best)
-    return [_seed_dropout(network, config), *patient, log, every, *average, finish]
+    finish = _finish_epochs(network, config, directory, progress, [*patient, best], len(split.images), report)
+    validated = _validating_as_used(network, config, split, best)
+    return [_seed_dropout(network, config), *patient, log, every, *validated, finish]
 
 
 def _seed_dropout(network, config: TrainConfig):
@@ -59,32 +61,41 @@ def _patient_callbacks(config: TrainConfig):
     return patient
 
 
-def _validating_average(network, config: TrainConfig, best):
-    """`best`; where configured, with the averaged weights put in around it and around validation.
+def _validating_as_used(network, config: TrainConfig, split: Split, best):
+    """`best`; with the weights that would be kept put in around it and around validation.
 
-    Keras' SwapEMAWeights swaps by addition, which rounds: a resumed run would end otherwise.
+    These are the averaged ones where configured, with batch-norm statistics of their own. Keras'
+    SwapEMAWeights swaps by addition, which rounds: a resumed run would end otherwise.
     """
     from keras import callbacks
 
-    if not config.optimizer.ema_momentum:
+    if not (config.optimizer.ema_momentum or config.batch_norm_images):
         return [best]
+    refresh = new_statistics(config, split) if config.batch_norm_images else list
     trained: list = []
+    used: list = []
 
-    def put_average(*_):
-        optimizer = getattr(network.optimizer, "inner_optimizer", network.optimizer)
-        trained[:] = [variable.numpy() for variable in network.trainable_variables]
-        averages = optimizer._model_variables_moving_average
-        for variable, average in zip(network.trainable_variables, averages, strict=True):
-            variable.assign(average)
+    def put_used(_logs):
+        trained[:] = network.get_weights()
+        used[:] = refresh(_averaged_weights(network, config))
+        network.set_weights(used)
 
-    def put_trained(*_):
-        for variable, value in zip(network.trainable_variables, trained, strict=True):
-            variable.assign(value)
-
-    swap_in = callbacks.LambdaCallback(
-        on_test_begin=put_average, on_test_end=put_trained, on_epoch_end=put_average
+    swap = callbacks.LambdaCallback(
+        on_test_begin=put_used,
+        on_test_end=lambda _logs: network.set_weights(trained),
+        on_epoch_end=lambda _epoch, _logs: network.set_weights(used),
     )
-    return [swap_in, best, callbacks.LambdaCallback(on_epoch_end=put_trained)]
+    return [swap, best, callbacks.LambdaCallback(on_epoch_end=lambda *_: network.set_weights(trained))]
+
+
+def _averaged_weights(network, config: TrainConfig) -> list:
+    """The network's weights, those that learn as the optimiser has averaged them where it does so."""
+    if not config.optimizer.ema_momentum:
+        return network.get_weights()
+    optimizer = getattr(network.optimizer, "inner_optimizer", network.optimizer)
+    averages = zip(network.trainable_variables, optimizer._model_variables_moving_average, strict=True)
+    averaged = {id(variable): average for variable, average in averages}
+    return [averaged.get(id(variable), variable).numpy() for variable in network.weights]
 
 
 def _finish_epochs(network, config, directory, progress, counting, images, report):

@@ -178,6 +178,13 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", title="Training"):
     monitor: Literal["val_accuracy", "val_loss"] = Field(
         "val_accuracy", description="The validation figure by which epochs are compared."
     )
+    batch_norm_images: int = Field(
+        2048,
+        ge=0,
+        le=1_000_000,
+        description="Real training images, unaugmented, on which batch-norm statistics are computed anew "
+        "before each validation; 0 = keep Keras' running ones, of augmented batches.",
+    )
     balance_outputs: bool = Field(
         False,
         description="After training, shift the last layer's biases to the largest sum of accuracy and macro "

@@ -118,14 +118,13 @@ def _fit(splits, config: TrainConfig, directory: Path, progress: Progress, store
             network = _compiled_network(splits["train"], config, steps, progress, store)
             if progress.weights:
                 _resume(network, directory / "checkpoints" / progress.weights)
-        images = len(splits["train"].images)
         network.fit(
             training_batches(splits["train"], config, progress.epochs),
             validation_data=validation_batches(splits["val"]),
             initial_epoch=progress.epochs,
             epochs=config.epochs,
             steps_per_epoch=steps,
-            callbacks=epoch_callbacks(network, config, directory, progress, images, report),
+            callbacks=epoch_callbacks(network, config, directory, progress, splits["train"], report),
             shuffle=False,
             verbose=0,
         )
