@@ -29,7 +29,6 @@ _MOBILENET = {"architecture": "mobilenet_v3_small", "input_px": 160}
 _NATIVE: dict[str, Any] = {
     "batch_size": 64,
     "class_weights": 0.25,
-    "balance_outputs": True,
     "early_stopping_patience": 30,
     "optimizer": {
         "name": "adamw",
