@@ -81,8 +81,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             **_NATIVE,
             "model": {
                 "architecture": "resnet_native",
-                "filters": (16, 48, 96, 192),
-                "blocks": (0, 1, 2, 1),
+                "filters": (16, 32, 80, 192),
+                "blocks": (0, 1, 1, 1),
             },
             "epochs": 30,
             "optimizer": {**_NATIVE["optimizer"], "learning_rate": 0.002},
