@@ -99,6 +99,7 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "dropout": 0.1,
             },
             "epochs": 20,
+            "balance_outputs": True,
             "optimizer": {**_NATIVE["optimizer"], "learning_rate": 0.004, "weight_decay": 0.01},
             "augmentation": {**_NATIVE["augmentation"], "contrast_share": 0.2, "erasing_share": 0.0},
         },
