@@ -81,8 +81,9 @@ def stalled(run: Measured) -> Advice | None:
 
 
 def low_accuracy(run: Measured) -> Advice | None:
-    """Accuracy under LOW_ACCURACY."""
-    if run.int8.accuracy >= LOW_ACCURACY:
+    """Accuracy under LOW_ACCURACY, before quantization: what that loses, `quantization_loss` tells."""
+    accuracy = _trained(run).accuracy
+    if accuracy >= LOW_ACCURACY:
         return None
     network = run.train.model.architecture
     changes = {
@@ -93,7 +94,7 @@ def low_accuracy(run: Measured) -> Advice | None:
         "train.epochs": max(100, run.train.epochs),
     }
     return Advice(
-        finding=f"Accuracy {run.int8.accuracy:.1%} is under {LOW_ACCURACY:.0%}.",
+        finding=f"Accuracy {accuracy:.1%} is under {LOW_ACCURACY:.0%}.",
         likely_cause="The network is too small for the task or was trained too short or too coarsely.",
         changes=_new(run, changes),
     )
@@ -101,10 +102,11 @@ def low_accuracy(run: Measured) -> Advice | None:
 
 def noisy_labels(run: Measured) -> Advice | None:
     """Accuracy between LOW_ACCURACY and the target, on FER-2013's original labels."""
-    if not LOW_ACCURACY <= run.int8.accuracy < run.targets.min_accuracy or run.prepare.label_set != "fer2013":
+    accuracy = _trained(run).accuracy
+    if not LOW_ACCURACY <= accuracy < run.targets.min_accuracy or run.prepare.label_set != "fer2013":
         return None
     return Advice(
-        finding=f"Accuracy {run.int8.accuracy:.1%} misses {run.targets.min_accuracy:.0%} on original labels.",
+        finding=f"Accuracy {accuracy:.1%} misses {run.targets.min_accuracy:.0%} on original labels.",
         likely_cause="FER-2013's original labels agree with the majority of ten annotators on two of three "
         "images: they cap what any network can reach.",
         changes=_new(run, {"prepare.label_set": "ferplus_votes"}),
@@ -114,7 +116,8 @@ def noisy_labels(run: Measured) -> Advice | None:
 
 def near_target(run: Measured) -> Advice | None:
     """Accuracy between LOW_ACCURACY and the target on labels that are good already: a better network."""
-    if not LOW_ACCURACY <= run.int8.accuracy < run.targets.min_accuracy or run.prepare.label_set == "fer2013":
+    accuracy = _trained(run).accuracy
+    if not LOW_ACCURACY <= accuracy < run.targets.min_accuracy or run.prepare.label_set == "fer2013":
         return None
     changes = {
         "train.model.architecture": "resnet_native",
@@ -122,7 +125,7 @@ def near_target(run: Measured) -> Advice | None:
         "train.augmentation.mixup_alpha": max(0.2, run.train.augmentation.mixup_alpha),
     }
     return Advice(
-        finding=f"Accuracy {run.int8.accuracy:.1%} misses {run.targets.min_accuracy:.0%}.",
+        finding=f"Accuracy {accuracy:.1%} misses {run.targets.min_accuracy:.0%}.",
         likely_cause="Enlarged 48-pixel faces hold no more than the faces themselves; a network at their own "
         "resolution and a cosine rate reached more in the same time.",
         changes=_new(run, changes),
@@ -244,17 +247,18 @@ def split_graph(run: Measured) -> Advice | None:
 
 
 def weak_class(run: Measured) -> Advice | None:
-    """The lowest recall lies LOW_RECALL_GAP under the macro recall, or under its floor."""
-    recalls = {name: one.recall for name, one in run.int8.per_class.items() if one.recall is not None}
+    """The lowest recall, before quantization, lies LOW_RECALL_GAP under the macro recall, or its floor."""
+    trained = _trained(run)
+    recalls = {name: one.recall for name, one in trained.per_class.items() if one.recall is not None}
     name = min(recalls, key=recalls.__getitem__)
     floor = run.targets.class_recall_floors.get(name, run.targets.min_class_recall) or 0
-    if recalls[name] >= max(floor, run.int8.macro_recall - LOW_RECALL_GAP):
+    if recalls[name] >= max(floor, trained.macro_recall - LOW_RECALL_GAP):
         return None
-    errors = [error for error in run.int8.common_errors if error.truth == name]
+    errors = [error for error in trained.common_errors if error.truth == name]
     taken_for = f"; {errors[0].share:.0%} of it is taken for {errors[0].predicted}" if errors else ""
     real = _real_images(run).get(name, 0)
     return Advice(
-        finding=f"Only {recalls[name]:.0%} of {name} is found, of all classes {run.int8.macro_recall:.0%}"
+        finding=f"Only {recalls[name]:.0%} of {name} is found, of all classes {trained.macro_recall:.0%}"
         f"{taken_for}.",
         likely_cause=f"{name} has {real:,} real training images, or its labels overlap with the class it is "
         "taken for: look at the most confident errors.",
@@ -337,6 +341,11 @@ def _current(run: Measured, path: str) -> Value:
     for name in path.split("."):
         value = getattr(value, name)
     return value
+
+
+def _trained(run: Measured) -> Evaluation:
+    """What training reached: the float model's figures, so that no loss by quantization is put down to it."""
+    return run.float_evaluation or run.int8
 
 
 def _loss_ratio(history: dict[str, list[float]]) -> float | None:
