@@ -81,7 +81,7 @@ def stalled(run: Measured) -> Advice | None:
 
 
 def low_accuracy(run: Measured) -> Advice | None:
-    """Accuracy under LOW_ACCURACY, before quantization: what that loses, `quantization_loss` tells."""
+    """Accuracy under LOW_ACCURACY."""
     accuracy = _trained(run).accuracy
     if accuracy >= LOW_ACCURACY:
         return None
@@ -215,9 +215,7 @@ def large_model(run: Measured) -> Advice | None:
 
 def quantization_loss(run: Measured) -> Advice | None:
     """INT8 loses more accuracy than the target allows."""
-    if run.float_evaluation is None:
-        return None
-    loss = 100 * (run.float_evaluation.accuracy - run.int8.accuracy)
+    loss = _points_lost(run)
     if loss <= run.targets.max_quantization_loss:
         return None
     worst = ", ".join(layer.name for layer in run.layer_errors[:3])
@@ -247,7 +245,7 @@ def split_graph(run: Measured) -> Advice | None:
 
 
 def weak_class(run: Measured) -> Advice | None:
-    """The lowest recall, before quantization, lies LOW_RECALL_GAP under the macro recall, or its floor."""
+    """The lowest recall lies LOW_RECALL_GAP under the macro recall, or under its floor."""
     trained = _trained(run)
     recalls = {name: one.recall for name, one in trained.per_class.items() if one.recall is not None}
     name = min(recalls, key=recalls.__getitem__)
@@ -344,8 +342,17 @@ def _current(run: Measured, path: str) -> Value:
 
 
 def _trained(run: Measured) -> Evaluation:
-    """What training reached: the float model's figures, so that no loss by quantization is put down to it."""
-    return run.float_evaluation or run.int8
+    """What training is judged by: INT8, but float where quantization loses more than its bound.
+
+    What that loses isn't put down to training: `quantization_loss` tells of it.
+    """
+    lossy = _points_lost(run) > run.targets.max_quantization_loss
+    return run.float_evaluation if run.float_evaluation and lossy else run.int8
+
+
+def _points_lost(run: Measured) -> float:
+    """Accuracy lost by quantization in points; none where the float model was not evaluated."""
+    return 100 * (run.float_evaluation.accuracy - run.int8.accuracy) if run.float_evaluation else 0.0
 
 
 def _loss_ratio(history: dict[str, list[float]]) -> float | None:

@@ -169,14 +169,13 @@ def test_a_graph_in_pieces_names_hard_swish_where_the_network_has_it(measured):
 def test_a_class_that_is_rarely_found_is_named_with_what_it_is_taken_for(measured, evaluation):
     weak = evaluation.per_class | {"sad": evaluation.per_class["sad"].model_copy(update={"recall": 0.55})}
     errors = [CommonError(truth="sad", predicted="neutral", count=9, share=0.3)]
-    advice = only(measured({"float_evaluation": None}, per_class=weak, common_errors=errors))
+    advice = only(measured(per_class=weak, common_errors=errors))
     assert "55% of sad" in advice.finding
     assert "30% of it is taken for neutral" in advice.finding
     assert "4,000 real training images" in advice.likely_cause
     assert advice.changes == {"train.balance_outputs": True}
     balanced = TrainConfig(balance_outputs=True)
-    balanced_run = measured({"train": balanced, "float_evaluation": None}, per_class=weak)
-    assert only(balanced_run).changes == {"train.class_weights": 1.0}
+    assert only(measured({"train": balanced}, per_class=weak)).changes == {"train.class_weights": 1.0}
 
 
 def test_what_quantization_loses_is_not_put_down_to_training(measured, evaluation):
