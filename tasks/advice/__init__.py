@@ -1,0 +1,36 @@
+"""What a person would try next, from measured figures alone.
+
+In: `Measured`, the figures and the config of one run. Out: a tuple of `Advice`, the most pressing first.
+Each rule is one function: it states its threshold, looks at figures, and gives one piece of advice or None.
+A change that the config holds already is never advised. The rules are the phase document's, and those
+that measurements of this project added; none of them can tune the test set, they only name what to try.
+"""
+
+from collections.abc import Callable
+
+from tasks.advice.data import few_images, imbalance, poor_calibration, uncertain_figures, weak_class
+from tasks.advice.device import high_latency, large_model, quantization_loss, split_graph
+from tasks.advice.measured import Advice, Measured
+from tasks.advice.training import (
+    low_accuracy,
+    near_target,
+    noisy_labels,
+    overfitting,
+    stalled,
+    stopped_early,
+    worn_start,
+)
+
+__all__ = ["RULES", "Advice", "Measured", "advise"]
+
+RULES: tuple[Callable[[Measured], Advice | None], ...] = (
+    stalled, low_accuracy, noisy_labels, near_target, overfitting, stopped_early, worn_start,
+    quantization_loss, split_graph, high_latency, large_model, weak_class, imbalance, few_images,
+    uncertain_figures, poor_calibration,
+)  # fmt: skip
+
+
+def advise(measured: Measured) -> tuple[Advice, ...]:
+    """All advice that the rules give, in the order of `RULES`."""
+    found = (rule(measured) for rule in RULES)
+    return tuple(one for one in found if one is not None)

@@ -1,0 +1,93 @@
+"""What to try next for the data: weak and rare classes, few images, figures that tell little."""
+
+from tasks.advice.measured import Advice, Measured, Value, new_values, real_images, training_figures
+
+LOW_RECALL_GAP = 0.15
+"""Recall this far under the macro recall marks a weak class."""
+IMBALANCE = 5
+"""Largest class over smallest, in training images, from which imbalance shows."""
+FEW_IMAGES = 100
+"""Real training images that the phase document asks for at least, per class."""
+WIDE_INTERVAL = 0.04
+"""Width of accuracy's 95 % interval above which a night's gain can't be told from chance."""
+POOR_CALIBRATION = 0.10
+"""ECE above which a confidence threshold means little."""
+
+
+def weak_class(run: Measured) -> Advice | None:
+    """The lowest recall lies LOW_RECALL_GAP under the macro recall, or under its floor."""
+    trained = training_figures(run)
+    recalls = {name: one.recall for name, one in trained.per_class.items() if one.recall is not None}
+    name = min(recalls, key=recalls.__getitem__)
+    floor = run.targets.class_recall_floors.get(name, run.targets.min_class_recall) or 0
+    if recalls[name] >= max(floor, trained.macro_recall - LOW_RECALL_GAP):
+        return None
+    errors = [error for error in trained.common_errors if error.truth == name]
+    taken_for = f"; {errors[0].share:.0%} of it is taken for {errors[0].predicted}" if errors else ""
+    real = real_images(run).get(name, 0)
+    return Advice(
+        finding=f"Only {recalls[name]:.0%} of {name} is found, of all classes {trained.macro_recall:.0%}"
+        f"{taken_for}.",
+        likely_cause=f"{name} has {real:,} real training images, or its labels overlap with the class it is "
+        "taken for: look at the most confident errors.",
+        changes=new_values(run, {"train.balance_outputs": True})
+        or new_values(run, {"train.class_weights": 1.0}),
+        beyond_config=f"Collect more images of {name}, of people and light like those of the other classes.",
+    )
+
+
+def imbalance(run: Measured) -> Advice | None:
+    """Training images differ by IMBALANCE between classes, and nothing balances them."""
+    counts = {name: images for name, images in run.counts.get("train", {}).items() if images}
+    if len(counts) < 2 or run.train.class_weights == 1:
+        return None
+    small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[large] < IMBALANCE * counts[small]:
+        return None
+    return Advice(
+        finding=f"{large} has {counts[large]:,} training images, {small} {counts[small]:,}.",
+        likely_cause="An imbalanced data set teaches the network to guess the frequent class.",
+        changes=new_values(run, {"prepare.target_per_class": max(5000, run.prepare.target_per_class)})
+        or {"train.class_weights": 1.0},
+    )
+
+
+def few_images(run: Measured) -> Advice | None:
+    """A class has fewer real training images than FEW_IMAGES."""
+    scarce = {name: images for name, images in real_images(run).items() if images < FEW_IMAGES}
+    if not scarce:
+        return None
+    listed = ", ".join(f"{name} {images}" for name, images in scarce.items())
+    return Advice(
+        finding=f"Fewer than {FEW_IMAGES} real training images: {listed}.",
+        likely_cause="Augmented copies of few photos teach those people and rooms, not the expression.",
+        beyond_config="Collect more photos of different people; augmentation can't replace them.",
+    )
+
+
+def uncertain_figures(run: Measured) -> Advice | None:
+    """Accuracy's 95 % interval is wider than WIDE_INTERVAL."""
+    low, high = run.int8.accuracy_ci
+    if high - low <= WIDE_INTERVAL:
+        return None
+    wanted = 100 * round(run.int8.images * ((high - low) / WIDE_INTERVAL) ** 2 / 100)
+    return Advice(
+        finding=f"{run.int8.images:,} test images tell accuracy to ± {50 * (high - low):.1f} points only.",
+        likely_cause="The test split is small: a better or worse night may be chance.",
+        beyond_config=f"About {wanted:,} test images bring it to ± 2 points.",
+    )
+
+
+def poor_calibration(run: Measured) -> Advice | None:
+    """ECE over POOR_CALIBRATION."""
+    if run.int8.ece <= POOR_CALIBRATION:
+        return None
+    too_sure = run.int8.mean_confidence > run.int8.accuracy
+    changes: dict[str, Value] = {"train.label_smoothing": 0.1}
+    if not too_sure:
+        changes = {"train.label_smoothing": 0.0, "train.augmentation.mixup_alpha": 0.0}
+    return Advice(
+        finding=f"The model is too {'sure' if too_sure else 'modest'}: ECE {run.int8.ece:.2f}.",
+        likely_cause="Hard labels and long training make a network too sure, soft targets too modest.",
+        changes=new_values(run, changes),
+    )
