@@ -18,13 +18,17 @@ from storage.errors import InputError
 class Device(BaseModel, frozen=True, extra="forbid", title="Device"):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Unique name, used in reports.")
     host: str = Field(min_length=1, description="Host name or address.")
-    port: int = Field(22, ge=1, le=65535, description="SSH port.")
+    port: int = Field(default=22, ge=1, le=65535, description="SSH port.")
     user: str = Field(min_length=1, description="Login user: needs to write under root, nothing more.")
     key_file: Path = Field(description="Private key file (OpenSSH format, no passphrase).")
     host_key: str = Field(description='Pinned host key, "ssh-ed25519 AAAA…".')
-    root: str = Field("/opt/stress-vision", pattern=r"^/", description="Absolute folder of the releases.")
-    python: str = Field("python3", min_length=1, description="Python ≥ 3.9 that has the runtime.")
-    group: str = Field("default", description="Free label, for reports and for rolling out to a part.")
+    root: str = Field(
+        default="/opt/stress-vision", pattern=r"^/", description="Absolute folder of the releases."
+    )
+    python: str = Field(default="python3", min_length=1, description="Python ≥ 3.9 that has the runtime.")
+    group: str = Field(
+        default="default", description="Free label, for reports and for rolling out to a part."
+    )
 
     @field_validator("host_key")
     @classmethod

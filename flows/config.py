@@ -113,36 +113,44 @@ class RetrainConfig(BaseModel, frozen=True, extra="forbid", title="Retraining ru
     """All that a run can be told. Secrets are no part of it: they come from key files and the environment."""
 
     store: str = Field(
-        "",
+        default="",
         description="Object store with the data sets and releases: s3://bucket/prefix or a directory. "
         "Empty: the environment variable STRESS_VISION_STORE.",
     )
     preset: Preset = Field(
-        "balanced",
+        default="balanced",
         description="Starting values for all that is not given. A form gives every field: there, choose the "
         "deployment of the preset's name instead of changing this.",
     )
-    data: IngestConfig = Field(IngestConfig(), title="Data", description="Where the images come from.")
+    data: IngestConfig = Field(
+        default=IngestConfig(), title="Data", description="Where the images come from."
+    )
     prepare: PrepareConfig = Field(
-        PrepareConfig(), title="Preparation", description="Labels, splits and balancing."
+        default=PrepareConfig(), title="Preparation", description="Labels, splits and balancing."
     )
     drift: DriftConfig = Field(
-        DriftConfig(), title="Drift", description="When tonight's data has moved away from the champion's."
+        default=DriftConfig(),
+        title="Drift",
+        description="When tonight's data has moved away from the champion's.",
     )
-    train: TrainConfig = Field(TrainConfig(), title="Training", description="Network and hyperparameters.")
-    convert: ConvertConfig = Field(ConvertConfig(), title="Conversion", description="TFLite formats.")
+    train: TrainConfig = Field(
+        default=TrainConfig(), title="Training", description="Network and hyperparameters."
+    )
+    convert: ConvertConfig = Field(default=ConvertConfig(), title="Conversion", description="TFLite formats.")
     targets: GateConfig = Field(
-        GateConfig(), title="Targets", description="What a model must reach to be released."
+        default=GateConfig(), title="Targets", description="What a model must reach to be released."
     )
     release: RegisterConfig = Field(
-        RegisterConfig(), title="Release", description="What a release contains besides the model."
+        default=RegisterConfig(), title="Release", description="What a release contains besides the model."
     )
     rollout: RolloutConfig = Field(
-        RolloutConfig(), title="Rollout", description="Which devices get the release, in which waves."
+        default=RolloutConfig(), title="Rollout", description="Which devices get the release, in which waves."
     )
-    force: bool = Field(False, description="Train even if data and configuration are those of the last run.")
+    force: bool = Field(
+        default=False, description="Train even if data and configuration are those of the last run."
+    )
     work_dir: str = Field(
-        "",
+        default="",
         description="Directory for caches and unfinished work on the machine that runs. "
         "Empty: STRESS_VISION_WORK, or ~/.cache/stress-vision.",
     )

@@ -20,13 +20,15 @@ class RolloutRequest(BaseModel, frozen=True, extra="forbid", title="Rollout of a
     """Which release goes to which devices."""
 
     store: str = Field(
-        "",
+        default="",
         description="Object store with the releases: s3://bucket/prefix or a directory. "
         "Empty: the environment variable STRESS_VISION_STORE.",
     )
-    release: str = Field("champion", description="Version of a registered release, or champion.")
-    rollout: RolloutConfig = Field(RolloutConfig(), title="Rollout", description="Devices and waves.")
-    work_dir: str = Field("", description="Directory for caches. Empty: STRESS_VISION_WORK or the default.")
+    release: str = Field(default="champion", description="Version of a registered release, or champion.")
+    rollout: RolloutConfig = Field(default=RolloutConfig(), title="Rollout", description="Devices and waves.")
+    work_dir: str = Field(
+        default="", description="Directory for caches. Empty: STRESS_VISION_WORK or the default."
+    )
 
 
 @flow(name="rollout")

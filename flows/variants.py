@@ -44,7 +44,7 @@ class SweepConfig(BaseModel, frozen=True, extra="forbid", title="Sweep"):
         min_length=1, max_length=50, description="1 to 50 configurations that differ in how a model is made."
     )
     parallel: int = Field(
-        1,
+        default=1,
         ge=1,
         le=16,
         description="Trainings at once, 1 to 16; each uses all CPUs or the GPU of the machine.",

@@ -14,19 +14,19 @@ _THROTTLE_FLAGS = ("under-voltage", "frequency capped", "throttled", "soft tempe
 
 
 class BenchmarkConfig(BaseModel, frozen=True, extra="forbid", title="On-device benchmark"):
-    runs: int = Field(100, ge=10, le=10_000, description="Measured frames.")
-    warmup: int = Field(10, ge=0, le=1000, description="Frames run before, not measured.")
+    runs: int = Field(default=100, ge=10, le=10_000, description="Measured frames.")
+    warmup: int = Field(default=10, ge=0, le=1000, description="Frames run before, not measured.")
     threads: int = Field(
-        1, ge=1, le=16, description="Threads of the runtime; 1 leaves the Pi's other cores free."
+        default=1, ge=1, le=16, description="Threads of the runtime; 1 leaves the Pi's other cores free."
     )
     max_temperature_c: float = Field(
-        80.0,
+        default=80.0,
         ge=30,
         le=110,
         description="Hotter than this, °C, nothing is concluded (a Pi 5 slows down at 80).",
     )
     min_cpu_share: float = Field(
-        0.8,
+        default=0.8,
         ge=0,
         le=1,
         description="A latency over the limit is inconclusive if we had less of a core than this.",

@@ -25,40 +25,46 @@ class GateConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", title="Targets")
 
     min_accuracy: float = Field(
-        0.84,
+        default=0.84,
         ge=0,
         le=1,
         description="Accuracy of the INT8 model on the test split, at least (share, 0 to 1).",
     )
     max_model_mb: float = Field(
-        10.0, gt=0, le=1000, description="Size of the INT8 .tflite file, at most (MB of 1,000,000 bytes)."
+        default=10.0,
+        gt=0,
+        le=1000,
+        description="Size of the INT8 .tflite file, at most (MB of 1,000,000 bytes).",
     )
     max_latency_ms: float = Field(
-        200.0,
+        default=200.0,
         gt=0,
         le=60_000,
         description="Latency per frame, p95, at most (ms). Measured on this host as a guard before "
         "the release; each Pi measures again and returns to its previous release where it is slower.",
     )
     max_quantization_loss: float = Field(
-        3.0,
+        default=3.0,
         ge=0,
         le=100,
         description="Accuracy lost from the float to the INT8 model, at most (points of 100).",
     )
     max_leaked_pairs: int = Field(
-        0,
+        default=0,
         ge=0,
         description="Pairs of duplicate images in different splits, as the audit found, at most (pairs).",
     )
     min_macro_recall: float | None = Field(
-        None,
+        default=None,
         ge=0,
         le=1,
         description="Mean recall over the classes, at least (share, 0 to 1). Empty: no floor.",
     )
     min_class_recall: float | None = Field(
-        None, ge=0, le=1, description="Recall of every class, at least (share, 0 to 1). Empty: no floor."
+        default=None,
+        ge=0,
+        le=1,
+        description="Recall of every class, at least (share, 0 to 1). Empty: no floor.",
     )
     class_recall_floors: dict[str, float] = Field(
         default_factory=dict,
@@ -66,7 +72,7 @@ class GateConfig(BaseModel):
         "min_class_recall.",
     )
     min_source_accuracy: float | None = Field(
-        None,
+        default=None,
         ge=0,
         le=1,
         description="Accuracy on the images of every source, at least (share, 0 to 1). Empty: no floor.",
@@ -77,28 +83,30 @@ class GateConfig(BaseModel):
         "min_source_accuracy.",
     )
     max_delegate_partitions: int | None = Field(
-        None, ge=1, description="Pieces that the delegate cuts the graph into, at most. Empty: no limit."
+        default=None,
+        ge=1,
+        description="Pieces that the delegate cuts the graph into, at most. Empty: no limit.",
     )
     max_instructions_m: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="Instructions per inference, at most (million), where measured. Empty: no limit.",
     )
     max_seen_share: float = Field(
-        0.2,
+        default=0.2,
         ge=0,
         le=1,
         description="Test images that are left out because a release from which training started "
         "(init_from) had learnt from them, at most (share, 0 to 1).",
     )
     champion_margin: float = Field(
-        1.0,
+        default=1.0,
         ge=0,
         le=100,
         description="Accuracy that a candidate may lie below the champion, at most (points of 100).",
     )
     champion_confidence: float = Field(
-        0.95,
+        default=0.95,
         gt=0.5,
         lt=1,
         description="One-sided confidence that it does not lie below by more (share, 0.5 to 1).",

@@ -41,10 +41,10 @@ _MODEL, _GOLDEN = "model_int8.tflite", "golden.npz"
 
 class RegisterConfig(BaseModel, frozen=True, extra="forbid", title="Register"):
     golden_images: int = Field(
-        16, ge=1, le=256, description="Validation images that a device must reproduce."
+        default=16, ge=1, le=256, description="Validation images that a device must reproduce."
     )
     golden_tolerance_lsb: int = Field(
-        16,
+        default=16,
         ge=0,
         le=64,
         description="Allowed difference on another runtime, in steps of 1/256 of a probability.",

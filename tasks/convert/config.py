@@ -12,23 +12,23 @@ class ConvertConfig(BaseModel, frozen=True, extra="forbid", title="Conversion to
     """Formats to write and how INT8 is calibrated."""
 
     formats: tuple[Format, ...] = Field(
-        ("int8", "float16", "float32"),
+        default=("int8", "float16", "float32"),
         description="Formats to write: int8 (released to devices, always written), float16, float32.",
     )
     calibration_images: int = Field(
-        500,
+        default=500,
         ge=1,
         le=20_000,
         description="Real training images that set the INT8 ranges, 1 to 20000; augmented ones are left out.",
     )
     benchmark_runs: int = Field(
-        100,
+        default=100,
         ge=10,
         le=10_000,
         description="Timed runs on this machine, 10 to 10000, after a tenth as warm-up.",
     )
     instruction_counter: str = Field(
-        "",
+        default="",
         description="Command that prints how many instructions one inference takes, as a count. It runs "
         "where the model is converted, without a shell, with the .tflite's path added. Empty = not measured.",
     )

@@ -21,18 +21,26 @@ class EvaluateConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", title="Evaluation")
 
     bootstrap_rounds: int = Field(
-        2000, ge=200, le=100_000, description="Resamples behind each bootstrap interval (200 to 100,000)."
+        default=2000,
+        ge=200,
+        le=100_000,
+        description="Resamples behind each bootstrap interval (200 to 100,000).",
     )
     calibration_bins: int = Field(
-        15, ge=5, le=50, description="Confidence bins of the reliability picture and the ECE (5 to 50)."
+        default=15,
+        ge=5,
+        le=50,
+        description="Confidence bins of the reliability picture and the ECE (5 to 50).",
     )
     error_images: int = Field(
-        24, ge=0, le=100, description="Most confident errors on the contact sheet (0 to 100 images)."
+        default=24, ge=0, le=100, description="Most confident errors on the contact sheet (0 to 100 images)."
     )
     batch_size: int = Field(
-        256, ge=1, le=4096, description="Images per batch for the Keras model (1 to 4096)."
+        default=256, ge=1, le=4096, description="Images per batch for the Keras model (1 to 4096)."
     )
-    seed: int = Field(0, ge=0, description="Seed of the bootstrap: the same images give the same intervals.")
+    seed: int = Field(
+        default=0, ge=0, description="Seed of the bootstrap: the same images give the same intervals."
+    )
 
 
 class ClassFigures(BaseModel, frozen=True):

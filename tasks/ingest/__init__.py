@@ -56,7 +56,7 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", title="Ingest"):
     """Where the images come from, and what this machine keeps of them."""
 
     sources: tuple[Source, ...] = Field(
-        (
+        default=(
             Source(name="fer2013", prefix="datasets/fer2013"),
             Source(name="custom", prefix="datasets/custom", required=False),
         ),
@@ -64,16 +64,16 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", title="Ingest"):
         description="Data sets to combine; each name once",
     )
     max_threads: int = Field(
-        32, ge=1, le=256, description="Objects fetched at the same time, count, 1 to 256"
+        default=32, ge=1, le=256, description="Objects fetched at the same time, count, 1 to 256"
     )
     max_image_bytes: int = Field(
-        64 * 2**20, ge=2**10, description="Largest image file accepted, bytes, 1 KiB or more"
+        default=64 * 2**20, ge=2**10, description="Largest image file accepted, bytes, 1 KiB or more"
     )
     cache_max_bytes: int = Field(
-        50 * 2**30, ge=2**20, description="Bound of the local cache, bytes, 1 MiB or more"
+        default=50 * 2**30, ge=2**20, description="Bound of the local cache, bytes, 1 MiB or more"
     )
     recheck_days: int = Field(
-        30,
+        default=30,
         ge=0,
         le=3650,
         description="Days within which every cached file is hashed again; 0 never, 1 every run",

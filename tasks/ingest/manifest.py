@@ -43,9 +43,9 @@ class SourceManifest(BaseModel, frozen=True, extra="forbid"):
     fetched: int = Field(description="Objects fetched by this run")
     reused: int = Field(description="Objects that the cache had already")
     ignored: tuple[str, ...] = Field(
-        (), description="Keys beside the data that are none, at most the first 20"
+        default=(), description="Keys beside the data that are none, at most the first 20"
     )
-    ignored_count: int = Field(0, description="How many such keys there are")
+    ignored_count: int = Field(default=0, description="How many such keys there are")
 
     def files(self) -> list[SourceFile]:
         """All files, sorted by key. StoreError where the manifest is gone or another run replaced it."""

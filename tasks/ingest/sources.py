@@ -33,9 +33,10 @@ class Source(BaseModel, frozen=True, extra="forbid", title="Source"):
     )
     prefix: str = Field(description="Folder in the store, e.g. datasets/custom")
     format: Literal["auto", "fer2013_csv", "class_folders"] = Field(
-        "auto", description="Layout; auto takes fer2013.csv where there is one, else folders named by class"
+        default="auto",
+        description="Layout; auto takes fer2013.csv where there is one, else folders named by class",
     )
-    required: bool = Field(True, description="Whether a run without any file of it is an error")
+    required: bool = Field(default=True, description="Whether a run without any file of it is an error")
 
     @field_validator("prefix")
     @classmethod

@@ -24,57 +24,66 @@ class PrepareConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", title="Data preparation")
 
     label_set: LabelSet = Field(
-        "fer2013",
+        default="fer2013",
         description="fer2013: the original labels. ferplus: the majority of ten annotators. "
         "ferplus_votes: the same labels, and the annotators' votes as soft targets in training",
     )
     ferplus_min_share: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         lt=1,
         description="A FER+ label must hold more than this share of an image's votes (paper: 0.5)",
     )
     split: Literal["stratified", "official"] = Field(
-        "stratified",
+        default="stratified",
         description="stratified: by class and source. official: FER-2013's own Usage, less leaked images",
     )
-    train_share: float = Field(0.70, gt=0, lt=1, description="Share of images to train on, 0 to 1")
-    val_share: float = Field(0.15, gt=0, lt=1, description="Share of images to tune on, 0 to 1")
-    test_share: float = Field(0.15, gt=0, lt=1, description="Share of images held out, 0 to 1")
-    image_px: int = Field(48, ge=16, le=512, description="Side of the stored square images, pixels")
-    channels: Literal[1, 3] = Field(1, description="1: grey. 3: colour (FER-2013 has none to give)")
+    train_share: float = Field(default=0.70, gt=0, lt=1, description="Share of images to train on, 0 to 1")
+    val_share: float = Field(default=0.15, gt=0, lt=1, description="Share of images to tune on, 0 to 1")
+    test_share: float = Field(default=0.15, gt=0, lt=1, description="Share of images held out, 0 to 1")
+    image_px: int = Field(default=48, ge=16, le=512, description="Side of the stored square images, pixels")
+    channels: Literal[1, 3] = Field(default=1, description="1: grey. 3: colour (FER-2013 has none to give)")
     target_per_class: int = Field(
-        5000,
+        default=5000,
         ge=0,
         le=200_000,
         description="Training images of each class after augmentation, 0 = no augmentation",
     )
     expected_classes: tuple[str, ...] = Field(
-        CLASSES, description="Classes that must have at least one image"
+        default=CLASSES, description="Classes that must have at least one image"
     )
     max_bad_share: float = Field(
-        0.01, ge=0, le=1, description="Share of a source's rows or photos that may be unreadable, 0 to 1"
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of a source's rows or photos that may be unreadable, 0 to 1",
     )
     blank_std: float = Field(
-        5.0, ge=0, le=128, description="Images whose grey levels deviate less than this are dropped as blank"
+        default=5.0,
+        ge=0,
+        le=128,
+        description="Images whose grey levels deviate less than this are dropped as blank",
     )
     near_duplicate: float = Field(
-        0.87,
+        default=0.87,
         ge=0.8,
         le=1,
         description="Images that correlate more than this, once aligned, are one photo, 0 to 1",
     )
     same_scene: float = Field(
-        0.75,
+        default=0.75,
         ge=0.5,
         le=1,
         description="Photos of near file numbers that correlate more are one person, 0 to 1",
     )
     max_photo_mpx: float = Field(
-        50.0, gt=0, le=170, description="Photos of more megapixels are refused unread (decompression bombs)"
+        default=50.0,
+        gt=0,
+        le=170,
+        description="Photos of more megapixels are refused unread (decompression bombs)",
     )
-    seed: int = Field(20130, ge=0, description="Seed of splits, augmentation and order")
-    threads: int = Field(0, ge=0, le=64, description="Threads that parse and decode, 0 = one per CPU")
+    seed: int = Field(default=20130, ge=0, description="Seed of splits, augmentation and order")
+    threads: int = Field(default=0, ge=0, le=64, description="Threads that parse and decode, 0 = one per CPU")
 
     @model_validator(mode="after")
     def _check(self) -> "PrepareConfig":

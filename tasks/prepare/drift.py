@@ -30,9 +30,9 @@ class DriftConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", title="Drift")
 
     max_psi: float = Field(
-        STRONG_PSI, gt=0, le=10, description="Population stability index above which data has shifted"
+        default=STRONG_PSI, gt=0, le=10, description="Population stability index above which data has shifted"
     )
-    stop: bool = Field(False, description="End the run before training where the data has shifted")
+    stop: bool = Field(default=False, description="End the run before training where the data has shifted")
 
 
 class Shift(BaseModel):

@@ -17,65 +17,68 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", title="Network"):
     """The network: which one, how large, and what it starts from."""
 
     architecture: Architecture = Field(
-        "mobilenet_v3_small",
+        default="mobilenet_v3_small",
         description="mobilenet_v3_small (ImageNet backbone), custom_light (small and fast), or resnet_native "
         "(plain residual network at the images' own resolution, quantizes almost without loss).",
     )
     input_px: int = Field(
-        160,
+        default=160,
         ge=32,
         le=320,
         description="Side in pixels to which the graph enlarges an image, 32 to 320; smaller is faster "
         "(120 for speed). resnet_native ignores it and works at the images' own resolution.",
     )
     weights: str = Field(
-        "imagenet",
+        default="imagenet",
         min_length=1,
         description="Start of the mobilenet_v3_small backbone: imagenet (Keras' download), none (random), "
         "the path of a Keras weights file (.h5), store:KEY in the run's object store, or s3://bucket/key. "
         "The other networks start at random.",
     )
     trainable_layers: int = Field(
-        30,
+        default=30,
         ge=0,
         le=1000,
         description="How many of the backbone's last layers learn, 0 to 1000 (1000 = all, needed when "
         "weights = none). Frozen layers keep their batch-norm statistics.",
     )
     activation: Literal["hard_swish", "relu6"] = Field(
-        "hard_swish",
+        default="hard_swish",
         description="Activation of the mobilenet_v3_small backbone. relu6 keeps the INT8 graph in one piece "
         "on the device; hard_swish is the published network.",
     )
     filters: tuple[int, ...] = Field(
-        (),
+        default=(),
         description="Channels per stage, four numbers, for custom_light (default 32, 64, 128, 256) and "
         "resnet_native (default 24, 40, 72, 128). Empty = the default.",
     )
     blocks: tuple[int, ...] = Field(
-        (1, 1, 1, 2),
+        default=(1, 1, 1, 2),
         min_length=4,
         max_length=4,
         description="Residual blocks per stage of resnet_native, four numbers of at least 1; the first may "
         "be 0: the stage is then its convolution alone.",
     )
     dropout: float = Field(
-        0.3,
+        default=0.3,
         ge=0,
         le=0.5,
         description="Share of features dropped before the head, 0 to 0.5; usual 0.2 to 0.5.",
     )
     head_dropout: float = Field(
-        0.2, ge=0, le=0.5, description="Share dropped between mobilenet_v3_small's dense layers, 0 to 0.5."
+        default=0.2,
+        ge=0,
+        le=0.5,
+        description="Share dropped between mobilenet_v3_small's dense layers, 0 to 0.5.",
     )
     l2: float = Field(
-        0.001,
+        default=0.001,
         ge=0,
         le=0.01,
         description="L2 penalty on mobilenet_v3_small's dense layers, 0 to 0.01; usual from 0.0001.",
     )
     batch_norm_momentum: float = Field(
-        0.95,
+        default=0.95,
         ge=0.5,
         le=0.999,
         description="Momentum of all batch-norm statistics, 0.5 to 0.999. Keras' own MobileNetV3 has 0.999: "
@@ -100,27 +103,30 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", title="Network"):
 class AugmentationConfig(BaseModel, frozen=True, extra="forbid", title="Augmentation while training"):
     """Random changes to every training image, drawn anew each epoch; never to validation or test images."""
 
-    enabled: bool = Field(True, description="Change training images at random while training.")
+    enabled: bool = Field(default=True, description="Change training images at random while training.")
     rotation_degrees: float = Field(
-        12, ge=0, le=45, description="Rotation, ± degrees, 0 to 45; usual 10 to 15."
+        default=12, ge=0, le=45, description="Rotation, ± degrees, 0 to 45; usual 10 to 15."
     )
-    shift_share: float = Field(0.1, ge=0, le=0.5, description="Shift, ± share of the side, 0 to 0.5.")
-    zoom_share: float = Field(0.05, ge=0, le=0.5, description="Zoom, ± share, 0 to 0.5.")
+    shift_share: float = Field(default=0.1, ge=0, le=0.5, description="Shift, ± share of the side, 0 to 0.5.")
+    zoom_share: float = Field(default=0.05, ge=0, le=0.5, description="Zoom, ± share, 0 to 0.5.")
     brightness_share: float = Field(
-        0.1, ge=0, le=0.9, description="Brightness, ± share, 0 to 0.9; 0.1 is a factor of 0.9 to 1.1."
+        default=0.1, ge=0, le=0.9, description="Brightness, ± share, 0 to 0.9; 0.1 is a factor of 0.9 to 1.1."
     )
     contrast_share: float = Field(
-        0.0, ge=0, le=0.9, description="Contrast about mid-grey, ± share, 0 (off) to 0.9."
+        default=0.0, ge=0, le=0.9, description="Contrast about mid-grey, ± share, 0 (off) to 0.9."
     )
     erasing_share: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         description="Share of images of which a rectangle is painted over in one random grey, 0 (off) to 1.",
     )
-    horizontal_flip: bool = Field(True, description="Mirror half of the images left to right.")
+    horizontal_flip: bool = Field(default=True, description="Mirror half of the images left to right.")
     mixup_alpha: float = Field(
-        0.0, ge=0, le=1, description="Blend pairs of images and labels, Beta(alpha, alpha), 0 (off) to 1."
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Blend pairs of images and labels, Beta(alpha, alpha), 0 (off) to 1.",
     )
 
 
@@ -128,34 +134,37 @@ class OptimizerConfig(BaseModel, frozen=True, extra="forbid", title="Optimiser a
     """How the weights move."""
 
     name: Literal["adam", "adamw", "sgd"] = Field(
-        "adam", description="adam, adamw (decoupled weight decay), or sgd with momentum."
+        default="adam", description="adam, adamw (decoupled weight decay), or sgd with momentum."
     )
     learning_rate: float = Field(
-        0.001,
+        default=0.001,
         ge=1e-6,
         le=0.01,
         description="Largest learning rate, 0.000001 to 0.01; usual 0.0001 to 0.01, less to fine-tune.",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd, 0 to 1.")
-    weight_decay: float = Field(0.01, ge=0, le=0.5, description="Weight decay of adamw, 0 to 0.5.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd, 0 to 1.")
+    weight_decay: float = Field(default=0.01, ge=0, le=0.5, description="Weight decay of adamw, 0 to 0.5.")
     clip_norm: float = Field(
-        0.0, ge=0, le=100, description="Largest norm of a step's whole gradient, 0 (no limit) to 100."
+        default=0.0, ge=0, le=100, description="Largest norm of a step's whole gradient, 0 (no limit) to 100."
     )
     schedule: Literal["plateau", "cosine"] = Field(
-        "plateau",
+        default="plateau",
         description="plateau: constant, halved when validation stalls; cosine: warm-up, then down to 0.",
     )
     warmup_epochs: float = Field(
-        1, ge=0, le=20, description="Epochs of linear warm-up before cosine, 0 to 20."
+        default=1, ge=0, le=20, description="Epochs of linear warm-up before cosine, 0 to 20."
     )
     plateau_factor: float = Field(
-        0.5, gt=0, lt=1, description="Factor on the learning rate when validation stalls, 0 to 1."
+        default=0.5, gt=0, lt=1, description="Factor on the learning rate when validation stalls, 0 to 1."
     )
     plateau_patience: int = Field(
-        5, ge=1, le=100, description="Epochs without a better validation before the rate falls, 1 to 100."
+        default=5,
+        ge=1,
+        le=100,
+        description="Epochs without a better validation before the rate falls, 1 to 100.",
     )
     ema_momentum: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         lt=1,
         description="Momentum of the averaged weights that are validated and kept, 0 (off) to 0.9999.",
@@ -165,57 +174,67 @@ class OptimizerConfig(BaseModel, frozen=True, extra="forbid", title="Optimiser a
 class TrainConfig(BaseModel, frozen=True, extra="forbid", title="Training"):
     """Everything that decides how a network is trained."""
 
-    model: ModelConfig = Field(ModelConfig(), description="The network and what it starts from.")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="Optimiser and learning rate.")
-    augmentation: AugmentationConfig = Field(AugmentationConfig(), description="Changes to training images.")
-    epochs: int = Field(
-        50, ge=1, le=1000, description="Largest number of epochs, 1 to 1000; usual 30 to 100."
+    model: ModelConfig = Field(default=ModelConfig(), description="The network and what it starts from.")
+    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="Optimiser and learning rate.")
+    augmentation: AugmentationConfig = Field(
+        default=AugmentationConfig(), description="Changes to training images."
     )
-    batch_size: int = Field(32, ge=1, le=4096, description="Images per step, 1 to 4096; usual 16 to 64.")
+    epochs: int = Field(
+        default=50, ge=1, le=1000, description="Largest number of epochs, 1 to 1000; usual 30 to 100."
+    )
+    batch_size: int = Field(
+        default=32, ge=1, le=4096, description="Images per step, 1 to 4096; usual 16 to 64."
+    )
     early_stopping_patience: int = Field(
-        10, ge=1, le=1000, description="Epochs without a better validation before training ends, 1 to 1000."
+        default=10,
+        ge=1,
+        le=1000,
+        description="Epochs without a better validation before training ends, 1 to 1000.",
     )
     monitor: Literal["val_accuracy", "val_loss"] = Field(
-        "val_accuracy", description="The validation figure by which epochs are compared."
+        default="val_accuracy", description="The validation figure by which epochs are compared."
     )
     batch_norm_images: int = Field(
-        2048,
+        default=2048,
         ge=0,
         le=1_000_000,
         description="Real training images, unaugmented, on which batch-norm statistics are computed anew "
         "before each validation; 0 = keep Keras' running ones, of augmented batches.",
     )
     balance_outputs: bool = Field(
-        False,
+        default=False,
         description="After training, shift the last layer's biases to the largest sum of accuracy and macro "
         "recall on the validation images: rare classes are found more often, at no cost on the device.",
     )
     label_smoothing: float = Field(
-        0.0, ge=0, le=0.5, description="Share of every label spread over all classes, 0 (off) to 0.5."
+        default=0.0, ge=0, le=0.5, description="Share of every label spread over all classes, 0 (off) to 0.5."
     )
     class_weights: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         description="How far rare classes count more, 0 to 1: 0 every image counts the same, 1 every class; "
         "between, an image counts as its class's share to the power of minus this.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
+        default="auto",
         description="What layers compute in: auto (float16 where a GPU is present, else float32), float32, "
         "or bfloat16 (1.4 times faster on a CPU with AVX-512 BF16). Weights and the kept model are float32.",
     )
     keep_checkpoints: int = Field(
-        3, ge=1, le=1000, description="How many of the newest per-epoch checkpoints stay on disk, 1 to 1000."
+        default=3,
+        ge=1,
+        le=1000,
+        description="How many of the newest per-epoch checkpoints stay on disk, 1 to 1000.",
     )
     init_from: str = Field(
-        "",
+        default="",
         description="What training starts from: champion (its float model; before the first champion as if "
         "empty), release:VERSION, or the path of a .keras model; each of the same network. "
         "Empty = start from model.weights.",
     )
     seed: int = Field(
-        20261122,
+        default=20261122,
         ge=0,
         lt=2**31,
         description="Seed of weights, order, augmentation and dropout, 0 to 2^31 - 1.",
