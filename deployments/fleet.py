@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from storage.errors import InputError
+from storage.errors import FleetError, InputError
 
 
 class Device(BaseModel, frozen=True, extra="forbid", title="Device"):
@@ -38,14 +38,18 @@ class Device(BaseModel, frozen=True, extra="forbid", title="Device"):
 
 
 class Fleet(BaseModel, frozen=True, title="Fleet"):
-    devices: tuple[Device, ...]
+    devices: tuple[Device, ...] = Field(min_length=1)
 
     def __len__(self) -> int:
         return len(self.devices)
 
     def group(self, name: str) -> "Fleet":
-        """The devices of one group, in the inventory's order."""
-        return Fleet(devices=tuple(device for device in self.devices if device.group == name))
+        """The devices of one group; FleetError names the groups that there are."""
+        devices = tuple(device for device in self.devices if device.group == name)
+        if not devices:
+            groups = ", ".join(sorted({device.group for device in self.devices}))
+            raise FleetError(f"no device of the inventory is in group {name!r}; its groups: {groups}")
+        return Fleet(devices=devices)
 
 
 def key_fingerprint(key: str) -> str:

@@ -142,7 +142,7 @@ def _open_socket(device: Device, timeout_s: float) -> socket.socket:
 
 def _log_in(device: Device, transport: paramiko.Transport, timeout_s: float) -> None:
     transport.get_security_options().key_types = ("ssh-ed25519",)
-    key = _private_key(device)
+    key = private_key(device)
     try:
         transport.start_client(timeout=timeout_s)
         _compare_host_key(device, transport.get_remote_server_key())
@@ -158,7 +158,8 @@ def _log_in(device: Device, transport: paramiko.Transport, timeout_s: float) -> 
         raise DeviceError(f"{_place(device)}: no SSH session: {_said(error)}") from error
 
 
-def _private_key(device: Device) -> paramiko.PKey:
+def private_key(device: Device) -> paramiko.PKey:
+    """Our key for this device, read from its `key_file`; DeviceError where that is none."""
     try:
         return paramiko.PKey.from_path(device.key_file)
     except (

@@ -2,7 +2,8 @@
 
 In: a release and an inventory. Out: `FleetOutcome`, the truth about each device.
 
-    outcome   RolloutConfig, and the four outcomes of a device
+    config    RolloutConfig: which devices, in which waves, within which limits
+    outcome   the four outcomes of a device, the four words for a fleet
     visit     one device: prove, switch, prove again, confirm or go back
     waves     the fleet: canaries, growing shares, all; when to stop and undo
 """
@@ -13,29 +14,40 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from deployments.fleet import Fleet, load_fleet
+from deployments.ssh import private_key
+from storage.errors import FleetError
 from storage.objects import open_store
 from storage.registry import Registry
 from tasks.register import Release
-from tasks.rollout.outcome import DeviceOutcome, FleetOutcome, RolloutConfig
+from tasks.rollout.config import RolloutConfig
+from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
 from tasks.rollout.waves import roll_out
 
 __all__ = [
     "DeviceOutcome",
     "FleetOutcome",
     "RolloutConfig",
+    "check_fleet",
     "record",
     "roll_out",
     "roll_out_release",
-    "select_devices",
 ]
 
 
-def select_devices(config: RolloutConfig) -> Fleet:
-    """The devices that the configuration means; none where it names no inventory."""
+def check_fleet(config: RolloutConfig) -> Fleet | None:
+    """The devices that the configuration means, None where it names no inventory; no device is spoken to.
+
+    Raises InputError or FleetError where the inventory, the group or a key file can't be used.
+    """
     if not config.inventory:
-        return Fleet(devices=())
+        return None
     fleet = load_fleet(Path(config.inventory).expanduser())
-    return fleet.group(config.group) if config.group else fleet
+    if config.group:
+        fleet = fleet.group(config.group)
+    first_of = {device.key_file: device for device in reversed(fleet.devices)}
+    for device in first_of.values():
+        private_key(device)
+    return fleet
 
 
 def record(registry: Registry, outcome: FleetOutcome) -> None:
@@ -53,7 +65,9 @@ def record(registry: Registry, outcome: FleetOutcome) -> None:
 def roll_out_release(store_uri: str, release: Release, config: RolloutConfig) -> FleetOutcome:
     """Roll a registered release out to the inventory's devices, and record what became of each."""
     logger, registry = get_run_logger(), Registry(open_store(store_uri))
-    fleet = select_devices(config)
+    fleet = check_fleet(config)
+    if fleet is None:
+        raise FleetError("there is no fleet to roll out to: name its inventory in rollout.inventory")
 
     def say(device: DeviceOutcome) -> None:
         logger.info("%s: %s, %s (%.1f s)", device.device, device.outcome, device.reason, device.seconds)

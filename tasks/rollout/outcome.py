@@ -1,57 +1,12 @@
-"""What a rollout is told, and what it says afterwards: one outcome for each device, four kinds."""
+"""What a rollout says afterwards: an outcome for each device, and one word for the whole fleet."""
 
 from typing import Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
-from tasks.benchmark import BenchmarkConfig, LatencyFigures
+from tasks.benchmark import LatencyFigures
 
-KPI_LATENCY_MS = 200.0
-"""The user's limit for a frame on a Raspberry Pi 5."""
-
-
-class RolloutConfig(BaseModel, frozen=True, extra="forbid", title="Rollout"):
-    inventory: str = Field(
-        default="", description="Path of the inventory (fleet.toml); empty: there is no fleet."
-    )
-    group: str = Field(default="", description="Only the devices of this group; empty: all of them.")
-    canaries: int = Field(default=1, ge=1, le=100, description="Devices of the first wave.")
-    waves: tuple[float, ...] = Field(
-        default=(0.25, 1.0), description="Share of the fleet reached after each later wave, growing to 1.0."
-    )
-    max_failures_per_wave: int = Field(
-        default=0,
-        ge=0,
-        le=1000,
-        description="More failed devices than this in a wave stop the rollout and undo it.",
-    )
-    max_parallel: int = Field(default=8, ge=1, le=256, description="Devices served at once.")
-    connect_timeout_s: float = Field(
-        default=10.0, ge=0.1, le=300, description="Limit of each step of a login, seconds."
-    )
-    command_timeout_s: float = Field(
-        default=120.0, ge=1, le=3600, description="Limit of each command, seconds."
-    )
-    confirm_within_s: float = Field(
-        default=300.0,
-        ge=1,
-        le=3600,
-        description="A switched device that hears nothing this long goes back, seconds.",
-    )
-    max_latency_ms: float | None = Field(
-        default=None,
-        gt=0,
-        le=10_000,
-        description="Limit for p95 of a frame, milliseconds; empty: that of the gate.",
-    )
-    benchmark: BenchmarkConfig = Field(default=BenchmarkConfig(), description="How each device is measured.")
-
-    @field_validator("waves")
-    @classmethod
-    def _grow_to_all(cls, waves: tuple[float, ...]) -> tuple[float, ...]:
-        if not waves or waves[-1] != 1.0 or waves[0] <= 0 or list(waves) != sorted(set(waves)):
-            raise ValueError(f"expected growing shares over 0 that end with 1.0, got {waves}")
-        return waves
+FleetWord = Literal["Deployed", "PartlyDeployed", "RolloutFailed", "NotDeployed"]
 
 
 class DeviceOutcome(BaseModel, frozen=True, title="Device"):
@@ -86,8 +41,10 @@ class DeviceOutcome(BaseModel, frozen=True, title="Device"):
 
 
 class FleetOutcome(BaseModel, frozen=True, title="Fleet"):
+    """The truth about each device of one rollout; there is none of no device."""
+
     release: str
-    devices: tuple[DeviceOutcome, ...]
+    devices: tuple[DeviceOutcome, ...] = Field(min_length=1)
     stopped: str | None = None
     max_latency_ms: float
 
@@ -124,6 +81,27 @@ class FleetOutcome(BaseModel, frozen=True, title="Fleet"):
     def complete(self) -> bool:
         """Every device runs the release."""
         return len(self.updated) == len(self.devices)
+
+    @property
+    def word(self) -> FleetWord:
+        """How the rollout ended.
+
+        Deployed: every device runs the release. RolloutFailed: a device refused it, or the rollout was
+        stopped. PartlyDeployed: devices were away or could not be judged. NotDeployed: all of them.
+        """
+        if self.complete:
+            return "Deployed"
+        if self.stopped or self.failed:
+            return "RolloutFailed"
+        return "PartlyDeployed" if self.updated else "NotDeployed"
+
+    @property
+    def sentence(self) -> str:
+        """On how many devices the release runs, and of each other one why not."""
+        others = [device for device in self.devices if device.outcome != "updated"]
+        why = "; ".join(f"{device.device}: {device.outcome}, {device.reason}" for device in others)
+        count = f"{self.release} runs on {len(self.updated)} of {len(self.devices)} devices"
+        return f"{count}. {why}" if why else f"{count}."
 
     def table(self) -> list[dict[str, str | float | None]]:
         """One row a device."""

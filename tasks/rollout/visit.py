@@ -16,7 +16,8 @@ from deployments.program import DeviceProgram
 from deployments.ssh import connect
 from storage.errors import DeviceError, InputError
 from tasks.benchmark import LatencyFigures, measure, unfit
-from tasks.rollout.outcome import KPI_LATENCY_MS, DeviceOutcome, RolloutConfig
+from tasks.rollout.config import RolloutConfig
+from tasks.rollout.outcome import DeviceOutcome
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def read_payload(release_dir: Path, config: RolloutConfig) -> Payload:
             f"release {release_dir}: {', '.join(wrong)} differ from the manifest; fetch it again"
         )
     signature = release_dir / "manifest.sig"
-    limit = config.max_latency_ms or manifest.get("max_latency_ms") or KPI_LATENCY_MS
+    limit = config.max_latency_ms or manifest["max_latency_ms"]
     return Payload(
         version=manifest["version"],
         manifest_files=(release_dir / "manifest.json", *([signature] if signature.exists() else [])),

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deployments.fleet import Device, Fleet
-from tasks.rollout.outcome import DeviceOutcome, FleetOutcome, RolloutConfig
+from tasks.rollout.config import RolloutConfig
+from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
 from tasks.rollout.visit import Payload, read_payload, return_device, visit
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import deployments
 from deployments.fleet import key_fingerprint, load_fleet
-from storage.errors import InputError
+from storage.errors import FleetError, InputError
 from tests.ssh_devices import new_key
 
 PIN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
@@ -35,6 +35,12 @@ def test_defaults_hold_unless_a_device_says_otherwise(tmp_path):
 def test_a_group_is_a_part_of_the_fleet(tmp_path):
     fleet = load_fleet(inventory(tmp_path, device("a", group="x") + device("b")))
     assert [one.name for one in fleet.group("x").devices] == ["a"]
+
+
+def test_an_unknown_group_is_an_error_that_names_the_groups_there_are(tmp_path):
+    fleet = load_fleet(inventory(tmp_path, device("a", group="press") + device("b", group="canteen")))
+    with pytest.raises(FleetError, match=r"'pres'.*groups: canteen, press$"):
+        fleet.group("pres")
 
 
 def test_the_shipped_example_is_a_valid_inventory(tmp_path):

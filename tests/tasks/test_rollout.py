@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from deployments.ssh import connect
 from storage.errors import InputError
@@ -13,7 +12,6 @@ from storage.objects import open_store
 from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig, unfit
 from tasks.rollout import RolloutConfig, record, roll_out
-from tasks.rollout.waves import wave_targets
 from tests.ssh_devices import SshDevice, fleet_of, new_key
 
 QUICK = RolloutConfig(
@@ -163,19 +161,6 @@ def test_a_connection_lost_after_the_switch_ends_on_the_release_before(ssh_devic
     (outcome,) = roll_out(new, fleet_of([SshDevice(device, tmp_path)]), config).devices
     assert outcome.outcome == "failed" and "no end after 5 s" in outcome.reason
     assert outcome.running_release == ssh_device.current == old.name
-
-
-def test_waves_reach_the_canaries_then_growing_shares_then_all():
-    config = RolloutConfig(canaries=2, waves=(0.1, 0.5, 1.0))
-    assert wave_targets(40, config) == [2, 4, 20, 40]
-    assert wave_targets(1, config) == [1]
-    assert wave_targets(0, config) == [0]
-
-
-@pytest.mark.parametrize("waves", [(), (0.5,), (1.0, 0.5), (0.5, 0.5, 1.0), (0.0, 1.0)])
-def test_waves_that_do_not_grow_to_all_are_refused(waves):
-    with pytest.raises(ValidationError, match=r"growing shares"):
-        RolloutConfig(waves=waves)
 
 
 def test_a_hot_or_throttled_device_says_why_it_is_not_judged():
