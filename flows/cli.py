@@ -190,7 +190,7 @@ def _rollout(given: argparse.Namespace) -> int:
 
 def _fleet(given: argparse.Namespace) -> int:
     from flows.config import store_uri
-    from storage.objects import open_store
+    from storage.opening import open_store
     from storage.registry import Registry
     from tasks.rollout import DeviceOutcome
 

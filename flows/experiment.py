@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from flows.config import RetrainConfig
 from storage.errors import MissingObject
-from storage.local import replacing
+from storage.files import replacing
 from storage.objects import ObjectStore
 from storage.registry import Registry
 from tasks.train import name_start

@@ -22,7 +22,7 @@ from flows.experiment import (
 )
 from flows.night import Night
 from flows.outcome import drifted_state, night_state
-from storage.objects import open_store
+from storage.opening import open_store
 from tasks.champion import measure_against_champion
 from tasks.convert import convert_model
 from tasks.drift import Drift, watch_drift

@@ -21,8 +21,8 @@ from flows.logs import log_our_errors_in_one_line
 from flows.template import config_template
 from flows.variants import SweepConfig, Variant
 from storage.errors import ModelError
-from storage.local import replacing
-from storage.objects import open_store
+from storage.files import replacing
+from storage.opening import open_store
 from tasks.convert import convert_model
 from tasks.evaluate import evaluate_model
 from tasks.ingest import Ingested, ingest_sources

@@ -1,29 +1,16 @@
 """A directory as an object store: the embedded default, and any mounted network share."""
 
-import errno
-import hashlib
 import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeVar
 
-from storage.errors import MissingObject, StoreError
+from storage.errors import StoreError
+from storage.files import UNFINISHED, explained, replacing, write_chunks, write_whole
 from storage.objects import Downloaded, Loaded, ObjectInfo, check_key
 
-_UNFINISHED = ".unfinished-"
-"""Prefix of files that are being written; a killed writer leaves one, and no listing shows it."""
-
-_ADVICE = {
-    errno.ENOSPC: "the disk is full: free space or use another disk",
-    errno.EDQUOT: "the quota is used up: free space or raise it",
-    errno.EFBIG: "a file would be larger than this process may write: raise `ulimit -f` or use another disk",
-    errno.EROFS: "it is mounted read-only: mount it writable or use another directory",
-    errno.EACCES: "permission denied: give this user access",
-    errno.EPERM: "permission denied: give this user access",
-}
+_Read = TypeVar("_Read")
 
 
 class LocalStore:
@@ -47,8 +34,7 @@ class LocalStore:
         return Loaded(*self._unchanged(key, b"".join))
 
     def write(self, key: str, data: bytes) -> None:
-        with replacing(self._path(key), durable=True) as file:
-            file.write(data)
+        write_whole(self._path(key), data, durable=True)
 
     def download(self, key: str, path: Path) -> Downloaded:
         return Downloaded(*self._unchanged(key, lambda chunks: write_chunks(path, chunks)))
@@ -71,7 +57,7 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
-    def _unchanged(self, key: str, read: Callable[[Iterator[bytes]], Any]) -> tuple[ObjectInfo, Any]:
+    def _unchanged(self, key: str, read: Callable[[Iterator[bytes]], _Read]) -> tuple[ObjectInfo, _Read]:
         source = self._path(key)
         for _ in range(2):
             with explained("read", source), source.open("rb") as file:
@@ -84,63 +70,9 @@ class LocalStore:
         raise StoreError(f"{source}: changes while it is read; run again when its writer has finished")
 
 
-@contextmanager
-def replacing(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
-    """A file to write that takes the name `path` only when the block ends well; folders are made as needed.
-
-    `durable` also waits until the disk has it, so that not even a power cut leaves an empty file.
-    Raises StoreError where the disk is full, read-only or refuses.
-    """
-    unfinished = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
-    with explained("write", path):
-        try:
-            with _create(unfinished) as file:
-                yield file
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(unfinished, path)  # noqa: PTH105 - half the time of Path's, and called per image
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
-
-
-def write_chunks(path: Path, chunks: Iterable[bytes]) -> str:
-    """Write the file whole or not at all, and return its SHA-256."""
-    digest = hashlib.sha256()
-    with replacing(path) as file:
-        for chunk in chunks:
-            digest.update(chunk)
-            file.write(chunk)
-    return digest.hexdigest()
-
-
-def _create(path: Path) -> BinaryIO:
-    try:
-        return open(path, "xb")  # noqa: PTH123 - as above; `replacing` closes it
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "xb")  # noqa: PTH123
-
-
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(1 << 20):
         yield chunk
-
-
-@contextmanager
-def explained(verb: str, path: Path) -> Iterator[None]:
-    """Any OSError of the block as a StoreError that names the path and says what to do."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        absent = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-        if absent and verb != "write":
-            raise MissingObject(f"{path}: there is no such object") from error
-        advice = _ADVICE.get(error.errno, str(error))
-        raise StoreError(f"can't {verb} {path}: {advice}") from error
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[ObjectInfo]:
@@ -152,7 +84,7 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
         for entry in entries:
             if entry.is_dir():
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", above)
-            elif entry.is_file() and not entry.name.startswith(_UNFINISHED):
+            elif entry.is_file() and not entry.name.startswith(UNFINISHED):
                 yield _info_of(prefix + entry.name, entry.stat())
 
 

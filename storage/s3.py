@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import MissingObject, StoreError
-from storage.local import write_chunks
+from storage.files import write_chunks
 from storage.objects import Downloaded, Loaded, ObjectInfo, check_key
 
 _log = logging.getLogger(__name__)

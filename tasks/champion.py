@@ -15,7 +15,8 @@ from prefect import get_run_logger, task
 from pydantic import BaseModel
 
 from storage.errors import InputError, MissingObject, ModelError
-from storage.objects import ObjectStore, open_store
+from storage.objects import ObjectStore
+from storage.opening import open_store
 from storage.registry import Registry
 from tasks.evaluate import Evaluation, Paired, compare, load_predictions, predict
 from tasks.prepare import PreparedData, load_split

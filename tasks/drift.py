@@ -11,7 +11,7 @@ from prefect import get_run_logger, task
 from pydantic import BaseModel
 
 from storage.errors import InputError, MissingObject
-from storage.objects import open_store
+from storage.opening import open_store
 from storage.registry import Registry
 from tasks.prepare import PreparedData
 from tasks.prepare.drift import DriftConfig, DriftReport, compare, draw_drift

@@ -27,7 +27,7 @@ from prefect import get_run_logger, task
 from pydantic import BaseModel, Field
 
 from storage.errors import InputError, ModelError
-from storage.objects import open_store
+from storage.opening import open_store
 from storage.registry import Registry
 from tasks.classes import CLASSES
 from tasks.convert import TfliteModel

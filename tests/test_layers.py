@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def _imports(path: Path) -> list[str]:
     return found
 
 
+def _modules_named_in(path: Path) -> set[str]:
+    """As `_imports`, and `a.b.c` for `from a.b import c`, in case that is a module."""
+    froms = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {*_imports(path), *(f"{node.module}.{alias.name}" for node in froms for alias in node.names)}
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def _sources(layer: str) -> list[Path]:
     return sorted((ROOT / layer).rglob("*.py"))
 
@@ -46,6 +57,17 @@ def test_a_layer_imports_only_what_stands_to_its_right(layer):
             if module.split(".")[0] in MAY_IMPORT:
                 allowed = any(module == m or module.startswith(f"{m}.") for m in MAY_IMPORT[layer])
                 assert allowed, f"{path.relative_to(ROOT)} imports {module}"
+
+
+def test_no_two_modules_import_each_other_not_even_inside_functions() -> None:
+    """A package stands for its `__init__`: what it offers is there before its modules are read."""
+    modules = {_module(path): path for layer in MAY_IMPORT for path in _sources(layer)}
+    imports = {
+        name: {module for module in _modules_named_in(path) if module in modules}
+        for name, path in modules.items()
+    }
+    assert len(modules) > 80
+    list(TopologicalSorter(imports).static_order())  # raises CycleError, which names the circle
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

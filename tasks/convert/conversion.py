@@ -4,12 +4,12 @@ import hashlib
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from storage.errors import InputError, ModelError
+from storage.files import arriving
 from tasks.convert.config import ConvertConfig, ConvertedModels, Format, TfliteModel
 from tasks.convert.formats import to_tflite
 from tasks.convert.instructions import count_instructions
@@ -58,11 +58,10 @@ def _convert_one(
     network, format_: Format, images: np.ndarray, config: ConvertConfig, out_dir: Path
 ) -> TfliteModel:
     content = to_tflite(network, format_, images)
-    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".convert-") as directory:
-        part = Path(directory) / "model.tflite"
+    path = out_dir / f"model_{format_}.tflite"
+    with arriving(path) as part:
         part.write_bytes(content)
         tried, widened = _try_and_repair(part, images[0], config.benchmark_runs)
-        path = part.replace(out_dir / f"model_{format_}.tflite")
     content, counter = path.read_bytes(), config.instruction_counter
     return TfliteModel(
         format=format_,

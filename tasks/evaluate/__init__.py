@@ -13,7 +13,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from storage.errors import InputError
-from storage.local import replacing
+from storage.files import replacing, write_whole
 from tasks.convert import ConvertedModels
 from tasks.evaluate.calibration import Reliability, reliability
 from tasks.evaluate.compare import Agreement, Paired, agreement, compare
@@ -108,8 +108,7 @@ def evaluate_predictions(
         pictures=_draw(figures, table, probabilities, images, out_dir, name, config),
         seconds=seconds,
     )
-    with replacing(evaluation.json_path) as file:
-        file.write(evaluation.model_dump_json(indent=2).encode())
+    write_whole(evaluation.json_path, evaluation.model_dump_json(indent=2))
     return evaluation
 
 
@@ -159,9 +158,10 @@ def _finding(figures: dict) -> str:
 
 
 def _save_predictions(path: Path, probabilities: np.ndarray, split: Split) -> Path:
-    whole = path.with_suffix(".part.npz")
-    np.savez(whole, probabilities=probabilities, labels=split.labels, sources=split.sources, ids=split.ids)
-    return whole.replace(path)
+    columns = {"labels": split.labels, "sources": split.sources, "ids": split.ids}
+    with replacing(path) as file:
+        np.savez(file, probabilities=probabilities, **columns)
+    return path
 
 
 @task(name="evaluate", task_run_name="evaluate-{name}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from storage.files import replacing
 from tasks.classes import CLASSES
 from tasks.evaluate.calibration import Reliability
 
@@ -96,7 +97,6 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **grid)
 def save(figure, title: str, path: Path) -> Path:
     """Write the figure under its finding as a PNG, whole or not at all."""
     figure.suptitle(title, fontsize=12.5, fontweight="bold", color=INK, x=0.02, ha="left", wrap=True)
-    whole = path.with_suffix(".png.part")
-    figure.savefig(whole, format="png", metadata={"Software": None})
-    whole.replace(path)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})
     return path

@@ -23,7 +23,8 @@ from prefect import get_run_logger, task
 from pydantic import BaseModel, Field, model_validator
 
 from storage.errors import InputError
-from storage.objects import ObjectInfo, ObjectStore, open_store
+from storage.objects import ObjectInfo, ObjectStore
+from storage.opening import open_store
 from tasks.ingest.blobs import blob_path, clear_incoming, evict
 from tasks.ingest.fetch import Place, bring_up_to_date, uncollected
 from tasks.ingest.manifest import (

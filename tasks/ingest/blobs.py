@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from storage.local import explained, replacing
+from storage.files import explained, replacing
 from tasks.ingest.manifest import SourceFile
 
 _STAMP_NS = 1_000_000_000 * 10**9

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field
 
 from storage.errors import StoreError
-from storage.local import replacing
+from storage.files import write_whole
 from tasks.ingest.sources import Format
 
 
@@ -70,8 +70,7 @@ def fingerprint(name: str, files: Iterable[SourceFile]) -> str:
 
 def save_objects(path: Path, uri: str, objects: Iterable[SourceObject]) -> None:
     """Write down what the cache holds of the source at `uri`."""
-    with replacing(path) as file:
-        file.write(json.dumps({"uri": uri, "objects": list(objects)}).encode())
+    write_whole(path, json.dumps({"uri": uri, "objects": list(objects)}))
 
 
 def load_objects(path: Path, uri: str | None = None) -> list[SourceObject]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 
-from storage.objects import open_store
+from storage.opening import open_store
 from tasks.ingest import Ingested
 from tasks.prepare.config import PrepareConfig, PreparedData
 from tasks.prepare.dataset import prepare, publish

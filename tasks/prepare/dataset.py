@@ -1,16 +1,13 @@
 """The stage itself: `prepare` runs the steps in order and puts the finished directory in its place."""
 
 import json
-import shutil
-import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from storage.errors import InputError
-from storage.local import explained
+from storage.files import arriving_directory
 from storage.objects import ObjectStore
 from tasks.classes import CLASSES
 from tasks.ingest import Ingested
@@ -26,9 +23,6 @@ from tasks.prepare.splits import DROPPED, Candidates, assign
 from tasks.prepare.threads import Pool
 from tasks.prepare.writing import Arrangement, write_split
 
-_PARTIAL = ".partial-"
-_STALE_S = 24 * 3600
-
 
 def prepare(ingested: Ingested, config: PrepareConfig, work_dir: Path) -> PreparedData:
     """The data set of that content and config: made, or found finished under `work_dir/prepared`.
@@ -40,14 +34,8 @@ def prepare(ingested: Ingested, config: PrepareConfig, work_dir: Path) -> Prepar
     finished = Path(work_dir) / "prepared" / fingerprint
     if (finished / "metadata.json").exists():
         return PreparedData.read(finished, reused=True)
-    with explained("write", finished):
-        finished.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(finished.parent)
-        with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=finished.parent) as partial:
-            made = Path(partial) / fingerprint
-            made.mkdir()
-            _make(ingested, config, fingerprint, made)
-            _settle(made, finished)
+    with arriving_directory(finished) as made:
+        _make(ingested, config, fingerprint, made)
     return PreparedData.read(finished, reused=False)
 
 
@@ -64,22 +52,6 @@ def _content(ingested: Ingested) -> str:
     return json.dumps([[source.name, source.format, source.fingerprint] for source in ingested.sources])
 
 
-def _sweep(directory: Path) -> None:
-    """Remove what a killed run left a day ago."""
-    for left in directory.glob(f"{_PARTIAL}*"):
-        if time.time() - left.stat().st_mtime > _STALE_S:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _settle(made: Path, finished: Path) -> None:
-    """Give a whole directory its final name. Where another run was faster, its equal result stands."""
-    try:
-        made.rename(finished)
-    except OSError:
-        if not (finished / "metadata.json").exists():
-            raise
-
-
 def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory: Path) -> None:
     from threadpoolctl import threadpool_limits
 
@@ -87,7 +59,7 @@ def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory
         # the pool's threads are the parallelism: a matrix product that waits for threads of its own stalls it
         threadpool_limits(1, "blas"),
         Pool(config.threads) as pool,
-        PixelFile(directory.parent / "pixels", config.image_px, config.channels) as pixels,
+        PixelFile(directory / "pixels", config.image_px, config.channels) as pixels,
     ):
         images = collect(ingested, config, pixels, pool)
         arrangement = arrange(images, config, pool)

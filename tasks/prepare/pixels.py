@@ -14,12 +14,13 @@ CHUNK = 256
 
 
 class PixelFile:
-    """Append images, then read any of them back by number. Close it (`with`)."""
+    """Append images, then read any of them back by number. Close it (`with`); `path` is free at once."""
 
     def __init__(self, path: Path, px: int, channels: int) -> None:
         self.shape = (px, px, channels)
         self.bytes_each = px * px * channels
         self._file = path.open("w+b")
+        path.unlink()  # the disk has its place again as soon as nobody reads it, however we end
 
     def __enter__(self) -> "PixelFile":
         return self

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from storage.local import replacing
+from storage.files import replacing
 from tasks.prepare import PreparedData
 from tasks.report.formats import environment, flat
 from tasks.report.inputs import DriftedInputs, Outcome, ReportInputs

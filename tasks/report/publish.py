@@ -8,7 +8,8 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
-from storage.objects import ObjectStore, open_store
+from storage.objects import ObjectStore
+from storage.opening import open_store
 from storage.registry import Registry
 from tasks.report.formats import data_uri
 from tasks.report.inputs import DriftedInputs, ReportInputs

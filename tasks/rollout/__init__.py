@@ -16,7 +16,7 @@ from prefect import get_run_logger, task
 from deployments.fleet import Fleet, load_fleet
 from deployments.ssh import private_key
 from storage.errors import FleetError
-from storage.objects import open_store
+from storage.opening import open_store
 from storage.registry import Registry
 from tasks.register import Release
 from tasks.rollout.config import RolloutConfig

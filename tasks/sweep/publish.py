@@ -9,8 +9,8 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_table_artifact
 
-from storage.local import replacing
-from storage.objects import open_store
+from storage.files import write_whole
+from storage.opening import open_store
 from tasks.report.formats import data_uri, duration, figure, interval, megabytes, milliseconds, percent
 from tasks.sweep.outcome import Figures, Outcome, best, compute_cost, frontier
 from tasks.sweep.picture import draw_accuracy_cost
@@ -48,8 +48,7 @@ def write_sweep(outcomes: list[Outcome], directory: Path) -> None:
         "conclusion": conclusion(outcomes),
         "variants": [outcome.model_dump(mode="json") for outcome in outcomes],
     }
-    with replacing(directory / "sweep.json") as file:
-        file.write(json.dumps(content, indent=1, allow_nan=False).encode())
+    write_whole(directory / "sweep.json", json.dumps(content, indent=1, allow_nan=False))
     if finished := [outcome for outcome in outcomes if outcome.figures]:
         draw_accuracy_cost(finished, conclusion(finished), directory / "accuracy_cost.png")
 

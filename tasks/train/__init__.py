@@ -25,7 +25,7 @@ def train_model(
     store_uri: str, data: PreparedData, config: TrainConfig, experiment_id: str, work_dir: Path
 ) -> TrainedModel:
     """Train in `work_dir`/experiments/<experiment_id>, or go on there with what a killed run left."""
-    from storage.objects import open_store
+    from storage.opening import open_store
 
     log = get_run_logger()
     store = open_store(store_uri)

@@ -16,12 +16,13 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from storage.errors import InputError, ModelError
+from storage.files import arriving, write_whole
 from storage.objects import ObjectStore
 from tasks.classes import CLASSES
 from tasks.prepare import PreparedData
 from tasks.tensorflow_start import start_tensorflow
 from tasks.train.config import TrainConfig
-from tasks.train.progress import BEST_MODEL, Progress, best_epoch, read_progress, write_atomically
+from tasks.train.progress import BEST_MODEL, Progress, best_epoch, read_progress
 from tasks.train.seen import SEEN_IMAGES, write_seen
 from tasks.train.weights import seen_by_start
 
@@ -92,7 +93,7 @@ def _claim(directory: Path, data: PreparedData, config: TrainConfig) -> None:
     if not path.exists():
         machine = {"machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version()}
         versions = {name: version(name) for name in _LIBRARIES}
-        write_atomically(path, json.dumps({**ours, "versions": versions, "made_on": machine}, indent=1))
+        write_whole(path, json.dumps({**ours, "versions": versions, "made_on": machine}, indent=1))
         return
     theirs = json.loads(path.read_bytes())
     different = [name for name in ours if theirs.get(name) != ours[name]]
@@ -225,9 +226,8 @@ def _write_final_model(splits, config: TrainConfig, directory: Path):
     network.set_weights(best.get_weights())
     shift = balance(network, splits["val"]).tolist() if config.balance_outputs else [0.0] * len(CLASSES)
     path = directory / "final_model.keras"
-    part = directory / ".final_model.part.keras"
-    network.save(part)
-    part.replace(path)
+    with arriving(path) as part:
+        network.save(part)
     description = {
         "architecture": config.model.model_dump(mode="json"),
         "input": {"shape": [1, *shape], "dtype": "uint8"},
@@ -236,7 +236,7 @@ def _write_final_model(splits, config: TrainConfig, directory: Path):
         "parameters": network.count_params(),
         "layers": json.loads(network.to_json()),
     }
-    write_atomically(directory / "model_config.json", json.dumps(description, indent=1))
+    write_whole(directory / "model_config.json", json.dumps(description, indent=1))
     return network, path
 
 

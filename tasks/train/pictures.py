@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 
-from tasks.train.progress import write_atomically
+from storage.files import replacing
 
 _PANELS = (("loss", "loss"), ("accuracy", "accuracy"), ("auc", "AUC"), ("learning_rate", "learning rate"))
 
@@ -45,7 +44,6 @@ def draw_batch(before: np.ndarray, after: np.ndarray, path: Path) -> Path:
 
 
 def _save(figure, path: Path) -> Path:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=80)
-    write_atomically(path, content.getvalue())
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=80)
     return path

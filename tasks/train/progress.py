@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from storage.local import replacing
+from storage.files import write_whole
 from tasks.train.config import TrainConfig
 
 BEST_MODEL = "checkpoints/best_model.keras"
@@ -45,17 +45,11 @@ def commit_epoch(directory: Path, done: Progress, keep: int) -> None:
     (directory / WRITING_EPOCH).replace(checkpoints / done.weights)
     if (directory / WRITING_BEST).exists():
         (directory / WRITING_BEST).replace(directory / BEST_MODEL)
-    write_atomically(directory / "training_history.json", json.dumps(done.history, indent=1))
-    write_atomically(directory / "training_log.csv", _as_csv(done.history))
-    write_atomically(directory / _PROGRESS, done.model_dump_json())
+    write_whole(directory / "training_history.json", json.dumps(done.history, indent=1))
+    write_whole(directory / "training_log.csv", _as_csv(done.history))
+    write_whole(directory / _PROGRESS, done.model_dump_json())
     for old in sorted(checkpoints.glob("epoch_*.weights.h5"))[:-keep]:
         old.unlink()
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Give `path` its content in one step: a reader sees all of it, or what was there before."""
-    with replacing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def finished_files(directory: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.local import replacing
+from storage.files import replacing
 from tasks.prepare.splits import Split
 
 SEEN_IMAGES = "seen_images.npy"

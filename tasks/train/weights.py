@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from storage.errors import MissingObject, ModelError
-from storage.objects import ObjectStore, open_store
+from storage.objects import ObjectStore
+from storage.opening import open_store
 from storage.registry import Registry
 from tasks.train.config import TrainConfig
 from tasks.train.networks import BACKBONE

@@ -19,7 +19,7 @@ from pathlib import Path
 import boto3
 from botocore.config import Config
 
-from storage.objects import open_store
+from storage.opening import open_store
 from tasks.classes import CLASSES
 from tasks.ingest import IngestConfig, Source, ingest
 from tests.s3_server import ENVIRONMENT, running_s3_server

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from storage.objects import open_store
+from storage.opening import open_store
 from tasks.ingest import IngestConfig, Source, ingest
 from tasks.prepare import PrepareConfig, prepare
 from tasks.prepare.fer2013 import read_fer2013

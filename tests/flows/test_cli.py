@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from storage.objects import open_store
+from storage.opening import open_store
 from storage.registry import Registry
 from tests.ssh_devices import fleet_of
 

@@ -2,7 +2,7 @@
 
 from flows.config import RetrainConfig
 from flows.experiment import close_experiment, ended_experiment, experiment_key, open_experiment
-from storage.objects import open_store
+from storage.opening import open_store
 
 
 def test_an_experiment_that_was_cut_off_is_taken_up_under_its_own_name(tmp_path):

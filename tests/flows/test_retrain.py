@@ -9,7 +9,7 @@ from flows.config import RetrainConfig
 from flows.retrain import retrain
 from flows.rollout import RolloutRequest, rollout
 from storage.errors import InputError
-from storage.objects import open_store
+from storage.opening import open_store
 from storage.registry import Registry
 from tasks.rollout import RolloutConfig
 from tasks.synthetic import write_dataset

@@ -11,7 +11,7 @@ from flows.retrain import retrain
 from flows.sweep import run_sweep, sweep
 from flows.variants import load_sweep
 from storage.errors import InputError, ModelError
-from storage.objects import open_store
+from storage.opening import open_store
 from storage.registry import Registry
 from tasks.synthetic import write_dataset
 

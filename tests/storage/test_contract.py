@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.errors import InputError, MissingObject
-from storage.objects import ObjectStore, check_key, open_store
+from storage.objects import ObjectStore, check_key
+from storage.opening import open_store
 
 
 @pytest.fixture(params=["directory", "s3"])

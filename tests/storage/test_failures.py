@@ -14,7 +14,7 @@ import pytest
 
 from storage import s3
 from storage.errors import InputError, MissingObject, StoreError
-from storage.objects import open_store
+from storage.opening import open_store
 from tests.s3_server import free_port
 
 VERBS = {
@@ -192,7 +192,7 @@ if options == "ro":
     subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
 from storage import s3
 from storage.errors import StoreError
-from storage.objects import open_store
+from storage.opening import open_store
 store = open_store(mount)
 assert store.read("before") == b"x"
 try:

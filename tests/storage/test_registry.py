@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from storage.errors import InputError, MissingObject, StoreError
-from storage.objects import open_store
+from storage.opening import open_store
 from storage.registry import Registry
 
 

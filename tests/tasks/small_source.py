@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.objects import open_store
+from storage.opening import open_store
 from tasks.ingest import IngestConfig, Ingested, ingest
 from tasks.prepare import PrepareConfig
 from tasks.synthetic import write_dataset

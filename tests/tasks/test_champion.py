@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from storage.objects import open_store
+from storage.opening import open_store
 from storage.registry import Registry
 from tasks.champion import compare_with_champion
 from tasks.evaluate import evaluate_predictions

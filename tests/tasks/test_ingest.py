@@ -19,7 +19,8 @@ from pydantic import ValidationError
 import storage.local
 from storage.errors import InputError, StoreError
 from storage.local import LocalStore
-from storage.objects import ObjectStore, open_store
+from storage.objects import ObjectStore
+from storage.opening import open_store
 from tasks.ingest import IngestConfig, Source, blob_path, fetch, ingest
 
 CUSTOM = Source(name="custom", prefix="datasets/custom")
@@ -375,7 +376,7 @@ def test_a_run_killed_at_any_point_goes_on_and_ends_the_same(local, tmp_path):
 ON_A_SMALL_DISK = """
 import pathlib, subprocess, sys
 from storage.errors import StoreError
-from storage.objects import open_store
+from storage.opening import open_store
 from tasks.ingest import IngestConfig, Source, ingest
 store, work = open_store(sys.argv[1]), pathlib.Path(sys.argv[2])
 config = IngestConfig(sources=(Source(name="custom", prefix="datasets/custom"),))

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from storage import files
 from storage.errors import InputError, StoreError
-from storage.objects import open_store
+from storage.opening import open_store
 from tasks.classes import CLASSES, FER2013_EMOTIONS, TO_CLASS
 from tasks.ingest import Ingested
 from tasks.prepare import PrepareConfig, PreparedData, archive, audit, dataset, load_split, prepare
@@ -410,7 +411,7 @@ def test_a_run_killed_at_any_point_leaves_nothing_half_done_and_the_next_ends_th
         (dataset, "audit", 1),
         (dataset, "draw", 1),
         (Path, "write_text", 1),
-        (dataset, "_settle", 1),
+        (files, "_settle", 1),
     ]
     for point in points:
         assert in_a_process(prepare_until_killed, source, tmp_path, *point) == -signal.SIGKILL, point

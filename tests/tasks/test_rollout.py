@@ -8,7 +8,7 @@ import pytest
 
 from deployments.ssh import connect
 from storage.errors import InputError
-from storage.objects import open_store
+from storage.opening import open_store
 from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig, unfit
 from tasks.rollout import RolloutConfig, record, roll_out

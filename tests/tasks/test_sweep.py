@@ -3,7 +3,7 @@
 import pytest
 
 from storage.errors import InputError
-from storage.objects import open_store
+from storage.opening import open_store
 from tasks.sweep import (
     Figures,
     Outcome,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from storage.errors import InputError, ModelError
-from storage.objects import open_store
+from storage.opening import open_store
 from storage.registry import Registry
 from tasks.prepare import load_split
 from tasks.synthetic import draw_faces

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from storage.errors import ModelError
-from storage.objects import open_store
+from storage.opening import open_store
 from tasks.train import ModelConfig, TrainConfig
 from tasks.train.networks import BACKBONE, build_network
 from tasks.train.weights import set_start_weights
