@@ -12,7 +12,8 @@ from pathlib import Path
 from storage.errors import StressVisionError
 
 ROOT = Path(__file__).resolve().parents[1]
-"""The checkout: prefect.yaml lies here."""
+"""Where the packages lie, a checkout or site-packages: entrypoints of the deployments start from here."""
+_DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
 
 POOL = "stress-vision"
 _START_S, _COMMAND_S, _STOP_S = 180, 180, 15
@@ -26,7 +27,7 @@ def up(port: int, logs: Path) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     api = f"http://127.0.0.1:{port}/api"
     environment = {**os.environ, "PREFECT_API_URL": api, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    running: dict[str, subprocess.Popen] = {}
+    running: dict[str, subprocess.Popen[bytes]] = {}
     signal.signal(signal.SIGTERM, _interrupt)
     # a shell that starts us in the background lets SIGINT be ignored, by the worker too, which stops by it
     signal.signal(signal.SIGINT, _interrupt)
@@ -38,7 +39,7 @@ def up(port: int, logs: Path) -> None:
         _await_health(f"{api}/health", running["server"], logs / "server.log")
         print("creating the work pool and the deployments of prefect.yaml …", flush=True)
         _prefect(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environment)
-        _prefect(["--no-prompt", "deploy", "--all"], environment)
+        _prefect(["--no-prompt", "deploy", "--all", "--prefect-file", str(_DEPLOYMENTS)], environment)
         running["worker"] = _start(
             ["worker", "start", "--pool", POOL, "--name", "this-machine"], environment, logs / "worker.log"
         )
@@ -55,7 +56,7 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _start(arguments: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen:
+def _start(arguments: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("w") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "prefect", *arguments],
@@ -83,7 +84,7 @@ def _prefect(arguments: list[str], environment: dict[str, str]) -> None:
         raise StressVisionError(f"`prefect {' '.join(arguments)}` failed:\n{done.stdout}{done.stderr}")
 
 
-def _await_health(url: str, server: subprocess.Popen, log: Path) -> None:
+def _await_health(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
@@ -99,7 +100,7 @@ def _await_health(url: str, server: subprocess.Popen, log: Path) -> None:
     raise StressVisionError(f"the Prefect server did not answer at {url} within {_START_S} s (see {log})")
 
 
-def _watch(running: dict[str, subprocess.Popen], logs: Path) -> None:
+def _watch(running: dict[str, subprocess.Popen[bytes]], logs: Path) -> None:
     while True:
         for name, process in running.items():
             if process.poll() is not None:
@@ -109,7 +110,7 @@ def _watch(running: dict[str, subprocess.Popen], logs: Path) -> None:
         time.sleep(1)
 
 
-def _stop(process: subprocess.Popen) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(_STOP_S)

@@ -16,27 +16,32 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.up import ROOT
 from tests.ssh_devices import free_port
-
-PREFECT_YAML = Path(__file__).parents[2] / "prefect.yaml"
-
 
 _DEADLINE_S = 120
 
 
+@pytest.fixture(params=["checkout", "wheel"])
+def code(request: pytest.FixtureRequest) -> Path:
+    """Where the packages lie that `up` runs."""
+    return ROOT if request.param == "checkout" else request.getfixturevalue("installed_wheel")
+
+
 @pytest.mark.slow
-def test_up_deploys_starts_what_is_scheduled_and_goes_away_when_told_to(tmp_path):
+def test_up_deploys_starts_what_is_scheduled_and_goes_away_when_told_to(code: Path, tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "store").mkdir()
     environment = {
         **os.environ,
+        "PYTHONPATH": str(code),
         "PREFECT_HOME": str(tmp_path),
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
         "STRESS_VISION_STORE": str(tmp_path / "store"),
         "STRESS_VISION_WORK": str(tmp_path / "work"),
     }
     command = [sys.executable, "-m", "flows.cli", "up", "--port", str(port)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     hanging = threading.Timer(300, process.kill)
     hanging.start()
@@ -44,8 +49,9 @@ def test_up_deploys_starts_what_is_scheduled_and_goes_away_when_told_to(tmp_path
         ready = next((line for line in process.stdout if line.startswith("Ready")), None)
         assert ready == f"Ready: http://127.0.0.1:{port}/deployments\n"
         deployments = {one["name"]: one for one in _ask(port, "deployments/filter", {})}
-        configured = yaml.safe_load(PREFECT_YAML.read_text())["deployments"]
+        configured = yaml.safe_load((code / "flows/prefect.yaml").read_text())["deployments"]
         assert set(deployments) == {one["name"] for one in configured}
+        assert all(str(code) in json.dumps(one["pull_steps"]) for one in deployments.values())
         assert deployments["nightly"]["global_concurrency_limit"]["limit"] == 1
         _check_that_nights_are_scheduled(port, deployments["nightly"])
         _check_that_a_scheduled_run_starts_and_ends(port, deployments["release"])
