@@ -13,12 +13,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from paramiko import common
 
 _ACCEPT_S = 0.2
 _CHANNEL_S = 30.0
@@ -27,7 +28,7 @@ _USER = "demo"
 
 
 @contextlib.contextmanager
-def demo_device(folder: Path) -> Iterator[Path]:
+def demo_device(folder: Path) -> Generator[Path]:
     """Serve a device out of `folder` until the block ends; yields its inventory, `folder/fleet.toml`."""
     folder.mkdir(parents=True, exist_ok=True)
     host_key, client_key = _new_key(folder / "host_key"), _new_key(folder / "client_key")
@@ -71,11 +72,11 @@ class _OneKey(paramiko.ServerInterface):
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         welcome = username == _USER and key.asbytes() == self._key.asbytes()
-        return paramiko.AUTH_SUCCESSFUL if welcome else paramiko.AUTH_FAILED
+        return common.AUTH_SUCCESSFUL if welcome else common.AUTH_FAILED
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
         welcome = kind == "session"
-        return paramiko.OPEN_SUCCEEDED if welcome else paramiko.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+        return common.OPEN_SUCCEEDED if welcome else common.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         threading.Thread(target=_run, args=(channel, command.decode()), daemon=True).start()

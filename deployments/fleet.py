@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
@@ -72,28 +73,35 @@ def load_fleet(path: Path) -> Fleet:
         raise InputError(f"there is no inventory {path}; copy deployments/fleet.example.toml there") from None
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"inventory {path} can't be read: {error}") from error
-    _refuse_unknown(path, content)
-    devices = tuple(_device(path, content.get("defaults", {}), table) for table in content.get("devices", []))
+    tables = _tables(path, content)
+    devices = tuple(_device(path, tables.defaults, table) for table in tables.devices)
     if not devices:
         raise InputError(f"inventory {path} names no device; add a [[devices]] table for each")
     _refuse_doubles(path, devices)
     return Fleet(devices=devices)
 
 
-def _refuse_unknown(path: Path, content: dict) -> None:
-    unknown = sorted(set(content) - {"defaults", "devices"})
-    tables = content.get("devices", [])
-    if unknown or not isinstance(content.get("defaults", {}), dict) or not isinstance(tables, list):
-        found = ", ".join(unknown) or "other kinds of values under these names"
-        raise InputError(f"inventory {path}: expected one [defaults] and [[devices]] tables, found {found}")
+class _Tables(BaseModel, extra="forbid"):
+    defaults: dict[str, Any] = Field(default={})
+    devices: list[dict[str, Any]] = Field(default=[])
 
 
-def _device(path: Path, defaults: dict, table: dict) -> Device:
+def _tables(path: Path, content: dict[str, Any]) -> _Tables:
+    try:
+        return _Tables.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InputError(
+            f"inventory {path}: expected one [defaults] and [[devices]] tables, but {problems}"
+        ) from None
+
+
+def _device(path: Path, defaults: dict[str, Any], table: dict[str, Any]) -> Device:
     name = table.get("name", "(without a name)")
     try:
         if "host_key" not in table:
             raise InputError(f"inventory {path}, device {name}: host_key is missing. {_how_to_pin(table)}")
-        device = Device(**{**defaults, **table})
+        device = Device.model_validate({**defaults, **table})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         hint = f" {_how_to_pin(table)}" if "host_key" in problems else ""
@@ -104,7 +112,7 @@ def _device(path: Path, defaults: dict, table: dict) -> Device:
     return device.model_copy(update={"key_file": key_file})
 
 
-def _how_to_pin(table: dict) -> str:
+def _how_to_pin(table: dict[str, Any]) -> str:
     port = f"-p {table['port']} " if "port" in table else ""
     return (
         f"Get it with `ssh-keyscan -t ed25519 {port}{table.get('host', 'HOST')}`, and compare it with "
@@ -113,7 +121,8 @@ def _how_to_pin(table: dict) -> str:
 
 
 def _refuse_doubles(path: Path, devices: tuple[Device, ...]) -> None:
-    names, places = set(), set()
+    names: set[str] = set()
+    places: set[tuple[str, int, str]] = set()
     for device in devices:
         place = (device.host, device.port, device.root)
         if device.name in names:

@@ -7,9 +7,11 @@ what a device declines is a value. A device that can't be spoken to is a `Device
 import hashlib
 import json
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from deployments.ssh import Connection, Finished
 
+Answer = dict[str, Any]
 SOURCE = Path(__file__).parent / "pi" / "device.py"
 
 
@@ -23,12 +25,12 @@ class DeviceProgram:
         name = f"device-{hashlib.sha256(self._content).hexdigest()[:16]}.py"
         self._path = self._root / "program" / name
 
-    def install(self, *, timeout_s: float = 60.0) -> dict:
+    def install(self, *, timeout_s: float = 60.0) -> Answer:
         """Put this very program on the device, under a name made of its hash."""
         done = self._connection.upload(self._content, self._path, timeout_s=timeout_s)
         return {"ok": True} if done.exit_status == 0 else self._failure(done)
 
-    def ask(self, command: str, *, timeout_s: float = 60.0, **options: object) -> dict:
+    def ask(self, command: str, *, timeout_s: float = 60.0, **options: object) -> Answer:
         """Run one command; `confirm_within_s=5` becomes `--confirm-within-s 5`, True a bare option."""
         words = [self._connection.device.python, str(self._path), "--root", str(self._root), command]
         for name, value in options.items():
@@ -40,13 +42,13 @@ class DeviceProgram:
         except (IndexError, json.JSONDecodeError):
             return self._failure(done)
 
-    def send(self, file: Path, version: str, *, timeout_s: float = 120.0) -> dict:
+    def send(self, file: Path, version: str, *, timeout_s: float = 120.0) -> Answer:
         """Upload one file of a release beside the running one, where only `stage` looks."""
         path = self._root / "incoming" / version / file.name
         done = self._connection.upload(file.read_bytes(), path, timeout_s=timeout_s)
         return {"ok": True} if done.exit_status == 0 else self._failure(done)
 
-    def _failure(self, done: Finished) -> dict:
+    def _failure(self, done: Finished) -> Answer:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing")[-400:]
         hint = ""
         if done.exit_status == 127:

@@ -15,7 +15,7 @@ import logging
 import shlex
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -113,7 +113,7 @@ class Connection:
 
 
 @contextlib.contextmanager
-def connect(device: Device, timeout_s: float = 10.0) -> Iterator[Connection]:
+def connect(device: Device, timeout_s: float = 10.0) -> Generator[Connection]:
     """Connect, compare the host key with the pinned one, and log in; each step within `timeout_s`."""
     with _open_socket(device, timeout_s) as sock:
         transport = paramiko.Transport(sock)

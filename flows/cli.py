@@ -8,11 +8,10 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,10 +22,12 @@ if TYPE_CHECKING:
     from prefect.states import State
     from pydantic_settings import CliSettingsSource
 
+    from tasks.rollout import DeviceOutcome
+
 # flows.config has them, and imports every stage
 _PRESETS = ("balanced", "smallest", "highest_accuracy", "highest_speed", "mobilenet_v3")
 _DEMO_MARKER = ".stress-vision-demo"
-_COLUMNS = ("device", "outcome", "p50 ms", "p95 ms", "p99 ms", "FPS", "reason")
+_COLUMNS = ("device", "running", "outcome", "seen (UTC)", "p50 ms", "p95 ms", "p99 ms", "FPS")
 _EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
 
 
@@ -197,8 +198,9 @@ def _fleet(given: argparse.Namespace) -> int:
     registry = Registry(open_store(store_uri(given.store)))
     champion = registry.champion()
     print(f"champion: {champion['version'] if champion else 'none yet'}")
-    rows = [DeviceOutcome.model_validate(facts).row() for facts in registry.devices().values()]
-    _print_table(rows, _COLUMNS)
+    devices = [DeviceOutcome.model_validate(facts) for facts in registry.devices().values()]
+    _print_table([device.row() for device in devices], _COLUMNS)
+    _print_reasons(devices)
     return 0
 
 
@@ -217,13 +219,22 @@ def _conclude(state: "State") -> int:
     return _EXIT.get(state.name, 0)
 
 
-def _print_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
-    table = Table(box=box.SIMPLE)
+def _print_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
+    """One line a row; cells are text, whatever brackets they hold."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for name in columns:
-        table.add_column(name, overflow="fold", ratio=1 if name == "reason" else None)
+        table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
-    Console().print(table)
+        table.add_row(*(Text("" if row[name] is None else str(row[name])) for name in columns))
+    Console(highlight=False).print(table)
+
+
+def _print_reasons(devices: Iterable["DeviceOutcome"]) -> None:
+    """Why a device doesn't run what it should: too long for a column."""
+    for device in devices:
+        if device.outcome != "updated":
+            said = Text.assemble(device.device, ": ", device.outcome, ", ", device.reason)
+            Console(highlight=False).print(said, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from storage.errors import InputError, MissingObject, StoreError
 from storage.objects import ObjectStore
@@ -122,6 +123,13 @@ class Registry:
 
     def record_benchmark(self, version: str, name: str, figures: dict) -> None:
         self._write(f"fleet/benchmarks/{_checked(version)}/{name}.json", figures)
+
+    def device(self, name: str) -> dict[str, Any] | None:
+        """What `record_device` wrote of a device; None of one that the ledger doesn't know."""
+        try:
+            return json.loads(self._store.read(f"fleet/{name}.json"))
+        except MissingObject:
+            return None
 
     def devices(self) -> dict[str, dict]:
         """The ledger: device name to what `record_device` wrote."""

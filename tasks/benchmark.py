@@ -6,11 +6,24 @@ for one frame as the application sees it (copy in, run, copy out), inputs of the
 The percentile that is judged is p95: the mean hides stutter, p99 of 100 runs is a single run.
 """
 
-from pydantic import BaseModel, Field
+import re
+from typing import Annotated
 
-from deployments.program import DeviceProgram
+from pydantic import AfterValidator, BaseModel, Field
+
+from deployments.program import Answer, DeviceProgram
 
 _THROTTLE_FLAGS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+_TERMINAL_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)?")
+
+
+def plain(text: str) -> str:
+    """One line of printable characters, for what devices say ends in terminals and logs."""
+    shown = _TERMINAL_SEQUENCE.sub("", text)
+    return " ".join("".join(c if c.isprintable() else " " for c in shown).split())
+
+
+Plain = Annotated[str, AfterValidator(plain)]
 
 
 class BenchmarkConfig(BaseModel, frozen=True, extra="forbid", title="On-device benchmark"):
@@ -33,7 +46,39 @@ class BenchmarkConfig(BaseModel, frozen=True, extra="forbid", title="On-device b
     )
 
 
-class LatencyFigures(BaseModel, frozen=True, title="Latency"):
+class Health(BaseModel, frozen=True, title="Health", allow_inf_nan=False):
+    """What a device tells of its state; None where it can't tell."""
+
+    temperature_c: float | None = None
+    throttled: int | None = None
+    load_per_core: float | None = None
+
+    def unfit(self, config: BenchmarkConfig) -> str | None:
+        """Why a device in this state can't be measured (throttled, too hot), or None."""
+        if self.throttled:
+            flags = [name for bit, name in enumerate(_THROTTLE_FLAGS) if self.throttled >> bit & 1]
+            return "throttled: " + ", ".join(flags)
+        if self.temperature_c is not None and self.temperature_c > config.max_temperature_c:
+            return (
+                f"too hot: {self.temperature_c:.0f} °C, measured only up to {config.max_temperature_c:.0f} °C"
+            )
+        return None
+
+
+class Machine(BaseModel, frozen=True, title="Machine"):
+    """What a device is."""
+
+    model: Plain
+    architecture: Plain | None = None
+    system: Plain | None = None
+    cpus: int | None = None
+    memory_bytes: int | None = None
+    python: Plain | None = None
+    runtime: Plain | None = None
+    runtime_version: Plain | None = None
+
+
+class LatencyFigures(BaseModel, frozen=True, title="Latency", allow_inf_nan=False):
     runs: int
     warmup: int
     threads: int
@@ -43,36 +88,25 @@ class LatencyFigures(BaseModel, frozen=True, title="Latency"):
     p95_ms: float
     p99_ms: float
     fps: float
-    runtime: str
-    delegate: str | None
+    runtime: Plain
+    delegate: Plain | None
     cpu_share: float
-    health_before: dict
-    health_after: dict
-    machine: dict
+    health_before: Health
+    health_after: Health
+    machine: Machine
 
     def unfit(self, config: BenchmarkConfig) -> str | None:
         """Why these figures say nothing about the release, or None."""
-        return unfit(self.health_before, config) or unfit(self.health_after, config)
+        return self.health_before.unfit(config) or self.health_after.unfit(config)
 
     def too_busy(self, config: BenchmarkConfig) -> bool:
         """Other processes had the core for so long that a high latency may be theirs."""
         return self.cpu_share < config.min_cpu_share
 
 
-def unfit(health: dict, config: BenchmarkConfig) -> str | None:
-    """Why a device in this state can't be measured (throttled, too hot), or None."""
-    flags = health["throttled"] or 0
-    if flags:
-        return "throttled: " + ", ".join(n for bit, n in enumerate(_THROTTLE_FLAGS) if flags >> bit & 1)
-    heat = health["temperature_c"]
-    if heat is not None and heat > config.max_temperature_c:
-        return f"too hot: {heat:.0f} °C, measured only up to {config.max_temperature_c:.0f} °C"
-    return None
-
-
 def measure(
     program: DeviceProgram, version: str, config: BenchmarkConfig, *, current: bool, timeout_s: float
-) -> dict:
+) -> Answer:
     """The program's answer: figures for `LatencyFigures`, or its refusal; `current` goes through the link."""
     return program.ask(
         "benchmark", version=version, current=current, runs=config.runs, warmup=config.warmup,

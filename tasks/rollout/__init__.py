@@ -15,7 +15,7 @@ from prefect import get_run_logger, task
 
 from deployments.fleet import Fleet, load_fleet
 from deployments.ssh import private_key
-from storage.errors import FleetError
+from storage.errors import FleetError, StoreError
 from storage.opening import open_store
 from storage.registry import Registry
 from tasks.register import Release
@@ -51,14 +51,33 @@ def check_fleet(config: RolloutConfig) -> Fleet | None:
 
 
 def record(registry: Registry, outcome: FleetOutcome) -> None:
-    """Write each device's outcome and latency into the ledger."""
+    """Write each device's outcome and latency into the ledger.
+
+    Raises StoreError that names the devices whose outcome isn't in it; all others are.
+    """
     at = datetime.now(UTC).isoformat(timespec="seconds")
+    missing: list[str] = []
     for device in outcome.devices:
-        facts = device.model_dump(mode="json")
-        registry.record_device(device.device, {"at": at, "release": outcome.release, **facts})
-        if device.benchmark:
-            figures = {"at": at, "device": device.device, **device.benchmark.model_dump(mode="json")}
-            registry.record_benchmark(outcome.release, device.device, figures)
+        try:
+            _record_device(registry, outcome.release, device, at)
+        except (StoreError, ValueError) as error:
+            missing.append(f"{device.device}: {device.outcome}, {device.reason} ({error})")
+    if missing:
+        raise StoreError(
+            f"{outcome.sentence} The ledger lacks {len(missing)} of {len(outcome.devices)} outcomes: "
+            f"{'; '.join(missing)}. Roll {outcome.release} out again once the store can be written"
+        )
+
+
+def _record_device(registry: Registry, release: str, device: DeviceOutcome, at: str) -> None:
+    facts = {"at": at, "release": release, **device.model_dump(mode="json")}
+    if device.seen_at is None:  # what it runs is what it ran when it was last seen
+        known = registry.device(device.device) or {}
+        facts |= {name: known.get(name) for name in ("running_release", "seen_at")}
+    registry.record_device(device.device, facts)
+    if device.benchmark:
+        figures = {"at": at, "device": device.device, **device.benchmark.model_dump(mode="json")}
+        registry.record_benchmark(release, device.device, figures)
 
 
 @task(name="roll-out", task_run_name="roll-out")

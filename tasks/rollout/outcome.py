@@ -1,11 +1,13 @@
 """What a rollout says afterwards: an outcome for each device, and one word for the whole fleet."""
 
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Literal, get_args
 
 from pydantic import BaseModel, Field
 
-from tasks.benchmark import LatencyFigures
+from tasks.benchmark import LatencyFigures, Plain
 
+OutcomeKind = Literal["updated", "failed", "unreachable", "inconclusive"]
 FleetWord = Literal["Deployed", "PartlyDeployed", "RolloutFailed", "NotDeployed"]
 
 
@@ -14,13 +16,16 @@ class DeviceOutcome(BaseModel, frozen=True, title="Device"):
 
     updated: runs the release, proven. failed: refused, broken or too slow, and back on the release before.
     unreachable: can't be spoken to. inconclusive: can't be judged (hot, throttled, busy, not visited).
+    `seen_at` is when it last told what it runs, None where it didn't; `running_release` is None where it
+    runs none, or nobody knows.
     """
 
     device: str
-    outcome: Literal["updated", "failed", "unreachable", "inconclusive"]
-    reason: str
-    previous_release: str | None = None
-    running_release: str | None = None
+    outcome: OutcomeKind
+    reason: Plain
+    previous_release: Plain | None = None
+    running_release: Plain | None = None
+    seen_at: datetime | None = None
     benchmark: LatencyFigures | None = None
     seconds: float = 0.0
 
@@ -31,11 +36,12 @@ class DeviceOutcome(BaseModel, frozen=True, title="Device"):
             "device": self.device,
             "outcome": self.outcome,
             "running": self.running_release or "",
+            "seen (UTC)": f"{self.seen_at.astimezone(UTC):%Y-%m-%d %H:%M}" if self.seen_at else "",
             "p50 ms": round(figures.p50_ms, 3) if figures else None,
             "p95 ms": round(figures.p95_ms, 3) if figures else None,
             "p99 ms": round(figures.p99_ms, 3) if figures else None,
             "FPS": round(figures.fps, 1) if figures else None,
-            "machine": figures.machine["model"] if figures else "",
+            "machine": figures.machine.model if figures else "",
             "reason": self.reason,
         }
 
@@ -48,7 +54,7 @@ class FleetOutcome(BaseModel, frozen=True, title="Fleet"):
     stopped: str | None = None
     max_latency_ms: float
 
-    def of(self, outcome: str) -> tuple[DeviceOutcome, ...]:
+    def of(self, outcome: OutcomeKind) -> tuple[DeviceOutcome, ...]:
         return tuple(device for device in self.devices if device.outcome == outcome)
 
     @property
@@ -69,8 +75,7 @@ class FleetOutcome(BaseModel, frozen=True, title="Fleet"):
 
     @property
     def counts(self) -> dict[str, int]:
-        kinds = ("updated", "failed", "unreachable", "inconclusive")
-        return {kind: len(self.of(kind)) for kind in kinds}
+        return {kind: len(self.of(kind)) for kind in get_args(OutcomeKind)}
 
     @property
     def accepted(self) -> bool:

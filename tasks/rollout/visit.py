@@ -9,15 +9,19 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from deployments.fleet import Device
-from deployments.program import DeviceProgram
+from deployments.program import Answer, DeviceProgram
 from deployments.ssh import connect
 from storage.errors import DeviceError, InputError
-from tasks.benchmark import LatencyFigures, measure, unfit
+from tasks.benchmark import Health, LatencyFigures, measure
 from tasks.rollout.config import RolloutConfig
-from tasks.rollout.outcome import DeviceOutcome
+from tasks.rollout.outcome import DeviceOutcome, OutcomeKind
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,10 @@ class Payload:
 class _Stop(Exception):
     """Ends a visit early; never leaves this module."""
 
-    def __init__(self, outcome: str, reason: str):
+    def __init__(self, outcome: OutcomeKind, reason: str):
         super().__init__(reason)
-        self.outcome, self.reason = outcome, reason
+        self.outcome: OutcomeKind = outcome
+        self.reason = reason
 
 
 @dataclass
@@ -44,6 +49,7 @@ class _Progress:
 
     previous: str | None = None
     running: str | None = None
+    seen_at: datetime | None = None
     benchmark: LatencyFigures | None = None
     switching: bool = False
 
@@ -70,16 +76,17 @@ def read_payload(release_dir: Path, config: RolloutConfig) -> Payload:
     )
 
 
-def _is_as_stated(path: Path, stated: dict) -> bool:
+def _is_as_stated(path: Path, stated: dict[str, Any]) -> bool:
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == stated["sha256"]
 
 
 def visit(device: Device, payload: Payload, config: RolloutConfig) -> DeviceOutcome:
     """Bring one device to the release, or leave it as it was; every end is an outcome, none an exception."""
     started, progress = time.monotonic(), _Progress()
+    outcome: OutcomeKind
     try:
         with connect(device, config.connect_timeout_s) as connection:
-            outcome, reason = _update(DeviceProgram(connection), payload, config, progress)
+            outcome, reason = "updated", _update(DeviceProgram(connection), payload, config, progress)
     except _Stop as stop:
         outcome, reason = stop.outcome, stop.reason
     except DeviceError as error:
@@ -88,26 +95,27 @@ def visit(device: Device, payload: Payload, config: RolloutConfig) -> DeviceOutc
         outcome, reason = "failed", f"unexpected {type(error).__name__}: {error}"
     return DeviceOutcome(
         device=device.name, outcome=outcome, reason=reason, previous_release=progress.previous,
-        running_release=progress.running, benchmark=progress.benchmark, seconds=time.monotonic() - started,
+        running_release=progress.running, seen_at=progress.seen_at, benchmark=progress.benchmark,
+        seconds=time.monotonic() - started,
     )  # fmt: skip
 
 
-def _update(
-    program: DeviceProgram, payload: Payload, config: RolloutConfig, progress: _Progress
-) -> tuple[str, str]:
+def _update(program: DeviceProgram, payload: Payload, config: RolloutConfig, progress: _Progress) -> str:
+    """Bring the device to the release; says how well it runs there."""
     _expect(program.install(timeout_s=config.command_timeout_s))
     seen = _expect(program.ask("inspect", timeout_s=config.command_timeout_s))
     progress.previous = progress.running = seen["current"]
+    progress.seen_at = datetime.now(UTC)
     if seen["pending"]:
         raise _Stop("inconclusive", f"another rollout waits to confirm {seen['pending']['version']}")
-    if obstacle := unfit(seen["health"], config.benchmark):
+    if obstacle := Health.model_validate(seen["health"]).unfit(config.benchmark):
         raise _Stop("inconclusive", obstacle)
     _deliver(program, payload, config)
     _prove(program, payload, config, progress, current=False)
     if seen["current"] == payload.version:
-        return "updated", "ran this release already"
-    _switch(program, payload, config, progress)
-    return "updated", f"p95 {progress.benchmark.p95_ms:.2f} ms, at most {payload.max_latency_ms:g} ms"
+        return "ran this release already"
+    figures = _switch(program, payload, config, progress)
+    return f"p95 {figures.p95_ms:.2f} ms, at most {payload.max_latency_ms:g} ms"
 
 
 def _deliver(program: DeviceProgram, payload: Payload, config: RolloutConfig) -> None:
@@ -122,7 +130,7 @@ def _deliver(program: DeviceProgram, payload: Payload, config: RolloutConfig) ->
 
 def _prove(
     program: DeviceProgram, payload: Payload, config: RolloutConfig, progress: _Progress, *, current: bool
-) -> None:
+) -> LatencyFigures:
     """Golden outputs, then latency; on the staged release, or through the link as the application does."""
     _expect(
         program.ask(
@@ -133,7 +141,7 @@ def _prove(
     answer = measure(
         program, payload.version, config.benchmark, current=current, timeout_s=config.command_timeout_s
     )
-    figures = progress.benchmark = LatencyFigures.model_validate(_expect(answer))
+    figures = progress.benchmark = _figures(_expect(answer))
     if obstacle := figures.unfit(config.benchmark):
         raise _Stop("inconclusive", obstacle)
     if figures.p95_ms > payload.max_latency_ms:
@@ -143,9 +151,22 @@ def _prove(
                 "inconclusive", f"too busy to measure: {slow}, with {figures.cpu_share:.0%} of a core"
             )
         raise _Stop("failed", slow)
+    return figures
 
 
-def _switch(program: DeviceProgram, payload: Payload, config: RolloutConfig, progress: _Progress) -> None:
+def _figures(answer: Answer) -> LatencyFigures:
+    """What a device measured; one that tells no figures, or NaN, has proven nothing."""
+    try:
+        return LatencyFigures.model_validate(answer)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        what = ".".join(map(str, problem["loc"]))
+        raise _Stop("failed", f"its benchmark can't be used: {what}: {problem['msg']}") from error
+
+
+def _switch(
+    program: DeviceProgram, payload: Payload, config: RolloutConfig, progress: _Progress
+) -> LatencyFigures:
     """Switch on probation, prove again, confirm; or go back and say why."""
     progress.switching = True
     version, timeout_s = payload.version, config.command_timeout_s
@@ -154,17 +175,18 @@ def _switch(program: DeviceProgram, payload: Payload, config: RolloutConfig, pro
     )
     progress.running = _expect(answer)["version"]
     try:
-        _prove(program, payload, config, progress, current=True)
+        figures = _prove(program, payload, config, progress, current=True)
         _expect(program.ask("confirm", token=answer["token"], timeout_s=timeout_s))
     except _Stop as stop:
         back = _expect(program.ask("revert", version=version, why=stop.reason, timeout_s=timeout_s))
         progress.running = back["current"]
         raise _Stop(stop.outcome, f"{stop.reason}; returned to {back['current'] or 'no release'}") from stop
+    return figures
 
 
 def _after_losing(
     device: Device, payload: Payload, config: RolloutConfig, progress: _Progress, error: DeviceError
-) -> tuple[str, str]:
+) -> tuple[OutcomeKind, str]:
     """The connection is gone: before the switch nothing has changed, after it we ask once more to go back."""
     if not progress.switching:
         return "unreachable", str(error)
@@ -179,7 +201,7 @@ def _after_losing(
     )
 
 
-def return_device(device: Device, version: str, config: RolloutConfig, why: str) -> dict:
+def return_device(device: Device, version: str, config: RolloutConfig, why: str) -> Answer:
     """Have a device leave `version` for the release before it; the answer, or why there is none."""
     try:
         with connect(device, config.connect_timeout_s) as connection:
@@ -189,7 +211,7 @@ def return_device(device: Device, version: str, config: RolloutConfig, why: str)
         return {"ok": False, "kind": "unreachable", "error": str(error)}
 
 
-def _expect(answer: dict) -> dict:
+def _expect(answer: Answer) -> Answer:
     """The answer itself, unless the device declined."""
     if answer["ok"]:
         return answer

@@ -12,9 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deployments.fleet import Device, Fleet
+from deployments.program import Answer
 from tasks.rollout.config import RolloutConfig
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
 from tasks.rollout.visit import Payload, read_payload, return_device, visit
+
+Bring = Callable[[Device], DeviceOutcome]
+"""Brings one device to the release, or leaves it as it was; never raises."""
+TakeBack = Callable[[Device], Answer]
+"""Has one device leave the release for the one before; never raises."""
 
 
 def roll_out(
@@ -29,22 +35,37 @@ def roll_out(
     Raises InputError where the release itself is damaged: then no device has been spoken to.
     """
     payload = read_payload(release_dir, config)
-    waiting, outcomes, stopped = list(fleet.devices), {}, None
+
+    def bring(device: Device) -> DeviceOutcome:
+        outcome = visit(device, payload, config)
+        on_outcome(outcome)
+        return outcome
+
+    def take_back(device: Device) -> Answer:
+        return return_device(device, payload.version, config, "the rollout was stopped")
+
+    return in_waves(fleet, payload, config, bring, take_back)
+
+
+def in_waves(
+    fleet: Fleet, payload: Payload, config: RolloutConfig, bring: Bring, take_back: TakeBack
+) -> FleetOutcome:
+    """Bring wave after wave to the release, until all have answered or the stop rule ends it."""
+    waiting, stopped = list(fleet.devices), None
+    outcomes: dict[str, DeviceOutcome] = {}
     with ThreadPoolExecutor(config.max_parallel, thread_name_prefix="rollout") as pool:
-
-        def visit_one(device: Device) -> DeviceOutcome:
-            outcome = visit(device, payload, config)
-            on_outcome(outcome)
-            return outcome
-
         for number, target in enumerate(wave_targets(len(fleet), config), start=1):
             while waiting and stopped is None and (room := target - _answered(outcomes)) > 0:
                 wave, waiting = waiting[:room], waiting[room:]
-                found = list(pool.map(visit_one, wave))
+                found = list(pool.map(bring, wave))
                 outcomes |= {outcome.device: outcome for outcome in found}
                 stopped = _why_to_stop(number, found, config)
         if stopped:
-            outcomes |= _return_updated(pool, fleet, payload, config, outcomes, stopped)
+            changed = [device for device in fleet.devices if _was_changed(outcomes.get(device.name), payload)]
+            answers = zip(changed, pool.map(take_back, changed), strict=True)
+            outcomes |= {
+                device.name: _taken_back(outcomes[device.name], answer, stopped) for device, answer in answers
+            }
     outcomes |= {device.name: _not_visited(device, stopped) for device in waiting}
     return FleetOutcome(
         release=payload.version,
@@ -75,31 +96,20 @@ def _why_to_stop(number: int, wave: list[DeviceOutcome], config: RolloutConfig) 
     )
 
 
-def _return_updated(
-    pool: ThreadPoolExecutor,
-    fleet: Fleet,
-    payload: Payload,
-    config: RolloutConfig,
-    outcomes: dict[str, DeviceOutcome],
-    stopped: str,
-) -> dict[str, DeviceOutcome]:
-    """Take this rollout's own devices back to the release that they had; others stay as they are."""
-    by_name = {device.name: device for device in fleet.devices}
-    changed = [
-        outcome
-        for outcome in outcomes.values()
-        if outcome.outcome == "updated" and outcome.previous_release != payload.version
-    ]
+def _was_changed(outcome: DeviceOutcome | None, payload: Payload) -> bool:
+    """Whether this rollout put the device on the release; one that ran it before stays as it is."""
+    return (
+        outcome is not None and outcome.outcome == "updated" and outcome.previous_release != payload.version
+    )
 
-    def give_back(outcome: DeviceOutcome) -> DeviceOutcome:
-        answer = return_device(by_name[outcome.device], payload.version, config, "the rollout was stopped")
-        if answer["ok"]:
-            change = {"running_release": answer["current"], "reason": f"returned: stopped in {stopped}"}
-        else:
-            change = {"reason": f"not returned: {answer['error']}; stopped in {stopped}"}
-        return outcome.model_copy(update={"outcome": "failed", **change})
 
-    return {outcome.device: outcome for outcome in pool.map(give_back, changed)}
+def _taken_back(outcome: DeviceOutcome, answer: Answer, stopped: str) -> DeviceOutcome:
+    """The outcome of a device that had the release when the rollout was stopped."""
+    if answer["ok"]:
+        change = {"running_release": answer["current"], "reason": f"returned: stopped in {stopped}"}
+    else:
+        change = {"reason": f"not returned: {answer['error']}; stopped in {stopped}"}
+    return DeviceOutcome.model_validate({**outcome.model_dump(), "outcome": "failed", **change})
 
 
 def _not_visited(device: Device, stopped: str | None) -> DeviceOutcome:

@@ -64,7 +64,8 @@ def test_the_shipped_example_is_a_valid_inventory(tmp_path):
         (device("a") + device("b", host="a.example"), r"b is at the same host, port and root"),
         (device(key_file="none"), r"device a: there is no key_file .*none"),
         ("", r"names no device"),
-        ("[device]\n", r"found device"),
+        ("[device]\n", r"but device: "),
+        ("[devices]\n", r"but devices: .* valid list"),
         ("[[devices]\n", r"can't be read"),
     ],
 )

@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
+from flows.cli import main
 from storage.opening import open_store
 from storage.registry import Registry
 from tests.ssh_devices import fleet_of
+from tests.tasks.small_run import latency
 
 
 def stress_vision(*arguments, **environment) -> subprocess.CompletedProcess:
@@ -66,6 +68,24 @@ def test_fleet_shows_champion_and_devices_of_a_store(tmp_path, tiny_releases, ss
     assert done.returncode == 0
     assert tiny_releases[0].name in done.stdout
     assert "pi-1" in done.stdout and "updated" in done.stdout
+
+
+def test_fleet_prints_what_a_device_answers_as_it_is_in_a_table_that_fits(tmp_path, capsys, monkeypatch):
+    hostile = "[/bold] \x1b[2J[red]no space left on device[/red]\r\x9b"
+    device = {"device": "pi-1", "outcome": "failed", "reason": hostile, "seen_at": "2026-01-31T03:15:00Z"}
+    slow = {**device, "device": "canteen-north-12", "running_release": "20260131-031500-0a1b2c3d"}
+    registry = Registry(open_store(tmp_path))
+    for facts in (device, {**slow, "benchmark": latency(150).model_dump(mode="json")}):
+        registry.record_device(facts["device"], facts)
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["fleet", "--store", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "pi-1: failed, [/bold] [red]no space left on device[/red]\n" in printed
+    assert not any(character in printed for character in "\x1b\r\x9b")
+    table = printed.partition("canteen-north-12: failed")[0].splitlines()
+    assert max(map(len, table)) <= 100
+    columns = "canteen-north-12 20260131-031500-0a1b2c3d failed 2026-01-31 03:15 150.0 180.0 225.0 6.7"
+    assert table[2].split() == columns.split()
 
 
 @pytest.mark.parametrize("command", ["fleet", "rollout"])

@@ -1,13 +1,17 @@
 """What a rollout is told and what it says, without any device."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from storage.errors import DeviceError, FleetError, InputError
-from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, check_fleet
+from storage.errors import DeviceError, FleetError, InputError, StoreError
+from storage.opening import open_store
+from storage.registry import Registry
+from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, check_fleet, record
 from tests.ssh_devices import new_key
+from tests.tasks.small_run import latency
 
 
 def fleet_outcome(*outcomes: str, stopped: str | None = None) -> FleetOutcome:
@@ -90,3 +94,66 @@ def test_a_key_file_that_is_none_ends_before_any_device_is_spoken_to(tmp_path):
 def test_a_missing_inventory_ends_before_any_device_is_spoken_to(tmp_path):
     with pytest.raises(InputError, match="there is no inventory"):
         check_fleet(RolloutConfig(inventory=str(tmp_path / "none.toml")))
+
+
+VERSION = "20260131-031500-0a1b2c3d"
+
+
+def seen(device: str, **fields: object) -> DeviceOutcome:
+    facts = {"outcome": "updated", "reason": "proven", "running_release": VERSION, "benchmark": latency(2)}
+    return DeviceOutcome.model_validate({"device": device, "seen_at": datetime.now(UTC), **facts, **fields})
+
+
+def whole(*devices: DeviceOutcome) -> FleetOutcome:
+    return FleetOutcome(release=VERSION, devices=devices, max_latency_ms=200)
+
+
+def test_the_ledger_holds_what_each_device_runs_and_how_fast(tmp_path):
+    registry, devices = Registry(open_store(tmp_path)), [seen("a"), seen("b", benchmark=None)]
+    record(registry, whole(*devices))
+    assert [DeviceOutcome.model_validate(facts) for facts in registry.devices().values()] == devices
+    assert registry.devices()["a"]["release"] == VERSION
+    kept = [path.name for path in (tmp_path / "fleet/benchmarks" / VERSION).iterdir()]
+    assert kept == ["a.json"]
+
+
+def test_a_device_that_is_away_keeps_in_the_ledger_what_it_ran_and_when_it_was_seen(tmp_path):
+    registry = Registry(open_store(tmp_path))
+    record(registry, whole(seen("a")))
+    before = registry.devices()["a"]
+    away = {"outcome": "unreachable", "reason": "off", "seen_at": None, "running_release": None}
+    record(registry, whole(seen("a", **away), seen("new", **away)))
+    after = registry.devices()["a"]
+    assert (after["outcome"], after["reason"]) == ("unreachable", "off")
+    assert (after["seen_at"], after["running_release"]) == (before["seen_at"], VERSION)
+    assert registry.devices()["new"]["seen_at"] is None
+
+
+def test_a_store_that_fails_for_one_device_costs_no_other_and_is_told_with_what_became_of_it(tmp_path):
+    registry = Registry(open_store(tmp_path))
+    (tmp_path / "fleet/b.json").mkdir(parents=True)  # in the way: it can't be written
+    with pytest.raises(StoreError) as caught:
+        record(registry, whole(seen("a"), seen("b", outcome="failed", reason="too slow"), seen("c")))
+    said = str(caught.value)
+    assert "runs on 2 of 3 devices" in said and "lacks 1 of 3 outcomes: b: failed, too slow (" in said
+    assert f"{VERSION} out again" in said
+    assert [path.name for path in sorted((tmp_path / "fleet").glob("*.json")) if path.is_file()] == [
+        "a.json",
+        "c.json",
+    ]
+
+
+def test_a_figure_that_is_no_number_costs_no_other_device_its_record(tmp_path):
+    registry = Registry(open_store(tmp_path))
+    broken = latency(2).model_copy(update={"p99_ms": float("nan")})
+    with pytest.raises(StoreError, match=r"lacks 1 of 3 outcomes: b: updated"):
+        record(registry, whole(seen("a"), seen("b").model_copy(update={"benchmark": broken}), seen("c")))
+    assert {"a", "c"} <= set(registry.devices())
+
+
+def test_a_row_of_a_table_tells_release_time_and_figures():
+    at = datetime(2026, 1, 31, 3, 15, tzinfo=UTC)
+    row = seen("a", seen_at=at).row()
+    assert (row["running"], row["seen (UTC)"], row["p50 ms"]) == (VERSION, "2026-01-31 03:15", 2.0)
+    assert set(row) == set(seen("b", benchmark=None, seen_at=None).row())
+    assert fleet_outcome("updated", "failed").table()[1]["seen (UTC)"] == ""

@@ -1,10 +1,180 @@
-"""The fleet in waves, with devices that only answer."""
+"""The fleet in waves, with devices that only answer: who is visited, when it stops, who is taken back."""
 
-from tasks.rollout import RolloutConfig
-from tasks.rollout.waves import wave_targets
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from deployments.fleet import Device, Fleet
+from deployments.program import Answer
+from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig
+from tasks.rollout.visit import Payload
+from tasks.rollout.waves import in_waves, wave_targets
+
+PIN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
+PAYLOAD = Payload("new", (), Path(), max_latency_ms=200)
+
+
+@dataclass
+class Answers:
+    """A fleet that answers at once: `kinds` by device number, updated where nothing is said."""
+
+    kinds: Mapping[int, str] = field(default_factory=dict)
+    previous: str | None = "old"
+    back: Answer = field(default_factory=lambda: {"ok": True, "current": "old"})
+    visited: list[int] = field(default_factory=list)
+    taken_back: list[int] = field(default_factory=list)
+
+    def bring(self, device: Device) -> DeviceOutcome:
+        number = int(device.name)
+        self.visited.append(number)
+        kind = self.kinds.get(number, "updated")
+        running = "new" if kind == "updated" else self.previous
+        return DeviceOutcome.model_validate(
+            {"device": device.name, "outcome": kind, "reason": f"why {number}",
+             "previous_release": self.previous, "running_release": running}
+        )  # fmt: skip
+
+    def take_back(self, device: Device) -> Answer:
+        self.taken_back.append(int(device.name))
+        return self.back
+
+
+def fleet(devices: int) -> Fleet:
+    return Fleet(
+        devices=tuple(
+            Device(name=str(number), host="h", user="u", key_file=Path("k"), host_key=PIN)
+            for number in range(1, devices + 1)
+        )
+    )
+
+
+def run(devices: int, answers: Answers, **config: object) -> FleetOutcome:
+    """One device after the other, so that the order of visits is that of the inventory."""
+    settings = RolloutConfig.model_validate({"max_parallel": 1, **config})
+    return in_waves(fleet(devices), PAYLOAD, settings, answers.bring, answers.take_back)
 
 
 def test_waves_reach_the_canaries_then_growing_shares_then_all():
     config = RolloutConfig(canaries=2, waves=(0.1, 0.5, 1.0))
     assert wave_targets(40, config) == [2, 4, 20, 40]
+    assert wave_targets(41, config) == [2, 5, 21, 41]
     assert wave_targets(1, config) == [1]
+
+
+def test_every_device_is_visited_once_and_told_of_in_the_order_of_the_inventory():
+    answers = Answers()
+    result = run(10, answers)
+    assert sorted(answers.visited) == list(range(1, 11)) and answers.taken_back == []
+    assert [device.device for device in result.devices] == [str(number) for number in range(1, 11)]
+    assert (result.release, result.stopped, result.max_latency_ms) == ("new", None, 200)
+    assert result.word == "Deployed"
+
+
+@pytest.mark.parametrize(
+    ("canaries", "failing", "visited"),
+    [(1, 1, 1), (3, 2, 3), (1, 2, 5), (1, 5, 5), (1, 6, 20)],
+)
+def test_a_failure_is_met_by_its_own_wave_and_by_no_later_one(canaries, failing, visited):
+    answers = Answers({failing: "failed"})
+    result = run(20, answers, canaries=canaries, waves=(0.25, 1.0))
+    assert len(answers.visited) == visited
+    assert result.stopped and result.word == "RolloutFailed"
+
+
+def test_a_wave_larger_than_max_parallel_is_served_in_turns():
+    busy, most, lock = 0, 0, threading.Lock()
+    three_at_once = threading.Barrier(3, timeout=30)
+    answers = Answers()
+
+    def bring(device: Device) -> DeviceOutcome:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        three_at_once.wait()  # goes on only where three are served together
+        with lock:
+            busy -= 1
+        return answers.bring(device)
+
+    config = RolloutConfig(canaries=9, waves=(1.0,), max_parallel=3)
+    result = in_waves(fleet(9), PAYLOAD, config, bring, answers.take_back)
+    assert most == 3
+    assert sorted(answers.visited) == list(range(1, 10)) and result.complete
+
+
+def test_devices_of_a_stopped_rollout_that_it_never_visited_say_so():
+    answers = Answers({1: "failed"})
+    result = run(3, answers)
+    assert answers.visited == [1]
+    assert [device.outcome for device in result.devices] == ["failed", "inconclusive", "inconclusive"]
+    assert result.devices[2].reason == f"not visited: the rollout stopped in {result.stopped}"
+    assert result.devices[2].seen_at is None
+
+
+def test_the_reason_of_a_stop_names_wave_counts_and_the_first_device():
+    result = run(8, Answers({3: "failed", 5: "failed"}), waves=(0.5, 1.0), canaries=2)
+    assert result.stopped == "wave 2: 1 of 2 devices failed, 0 allowed; 3: why 3"
+
+
+@pytest.mark.parametrize(("allowed", "stops"), [(0, True), (1, True), (2, False), (3, False)])
+def test_more_failures_than_allowed_in_a_wave_stop_the_rollout(allowed, stops):
+    answers = Answers({2: "failed", 3: "failed"})
+    result = run(8, answers, canaries=4, waves=(1.0,), max_failures_per_wave=allowed)
+    assert bool(result.stopped) is stops
+    assert len(answers.visited) == (4 if stops else 8)
+    assert result.accepted is not stops and result.word == "RolloutFailed"
+
+
+@pytest.mark.parametrize("kind", ["unreachable", "inconclusive"])
+def test_devices_that_do_not_answer_neither_stop_a_rollout_nor_count_as_its_canaries(kind):
+    answers = Answers({1: kind, 2: kind, 3: "failed"})
+    result = run(10, answers, canaries=1)
+    assert answers.visited == [1, 2, 3], "the first that answers is the canary"
+    assert result.stopped and result.stopped.startswith("wave 1:")
+
+
+def test_a_fleet_of_which_nobody_answers_is_visited_to_its_end():
+    answers = Answers(dict.fromkeys(range(1, 6), "unreachable"))
+    result = run(5, answers)
+    assert len(answers.visited) == 5 and result.stopped is None
+    assert result.word == "NotDeployed" and not result.accepted
+
+
+def test_a_stopped_rollout_takes_back_what_it_updated_and_nothing_else():
+    answers = Answers({2: "unreachable", 4: "inconclusive", 5: "failed"})
+    result = run(10, answers, canaries=1, waves=(0.4, 1.0))
+    assert answers.visited == [1, 2, 3, 4, 5, 6], "four answers are the second wave's target"
+    assert sorted(answers.taken_back) == [1, 3, 6]
+    first = result.devices[0]
+    assert (first.outcome, first.running_release) == ("failed", "old")
+    assert first.reason == f"returned: stopped in {result.stopped}"
+    assert result.devices[4].reason == "why 5"
+
+
+def test_nothing_is_taken_back_from_a_rollout_that_was_not_stopped():
+    answers = Answers({2: "failed"})
+    assert run(5, answers, max_failures_per_wave=1).stopped is None
+    assert answers.taken_back == []
+
+
+def test_a_device_that_ran_the_release_before_keeps_it_when_the_rollout_stops():
+    answers = Answers({2: "failed"}, previous="new")
+    result = run(2, answers)
+    assert result.stopped and answers.taken_back == []
+    assert (result.devices[0].outcome, result.devices[0].running_release) == ("updated", "new")
+
+
+def test_a_device_that_had_no_release_before_is_taken_back_to_none():
+    answers = Answers({2: "failed"}, previous=None, back={"ok": True, "current": None})
+    result = run(2, answers)
+    assert answers.taken_back == [1] and result.devices[0].running_release is None
+
+
+def test_a_device_that_does_not_go_back_is_told_of_as_it_is():
+    answers = Answers({2: "failed"}, back={"ok": False, "error": "it is\x1b[2J off"})
+    first = run(2, answers).devices[0]
+    assert (first.outcome, first.running_release) == ("failed", "new")
+    assert first.reason.startswith("not returned: it is off; stopped in wave 2: 1 of 1 devices failed")
