@@ -197,7 +197,7 @@ def _fleet(given: argparse.Namespace) -> int:
 
     registry = Registry(open_store(store_uri(given.store)))
     champion = registry.champion()
-    print(f"champion: {champion['version'] if champion else 'none yet'}")
+    print(f"champion: {champion.version if champion else 'none yet'}")
     devices = [DeviceOutcome.model_validate(facts) for facts in registry.devices().values()]
     _print_table([device.row() for device in devices], _COLUMNS)
     _print_reasons(devices)

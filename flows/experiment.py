@@ -58,7 +58,7 @@ def open_experiment(work_path: Path, key: str, champion: str | None = None) -> E
 def champion_of(store: ObjectStore) -> str | None:
     """The champion's version, or None before the first."""
     champion = Registry(store).champion()
-    return champion["version"] if champion else None
+    return champion.version if champion else None
 
 
 def from_champion(config: RetrainConfig, champion: str | None) -> RetrainConfig:

@@ -15,7 +15,7 @@ from tasks.evaluate.layers import LayerError
 from tasks.gate import Figures, Verdict, figures_of, judge
 from tasks.ingest import Ingested
 from tasks.prepare import PreparedData
-from tasks.register import Candidate, Release
+from tasks.register import Release, ReleaseNotes
 from tasks.report import ReportInputs, installed_versions
 from tasks.rollout import FleetOutcome
 from tasks.train import TrainedModel, starts_from_release
@@ -59,9 +59,9 @@ class Night:
         return any(check.name == "quantization loss" for check in self.verdict.failed)
 
     @property
-    def candidate(self) -> Candidate:
+    def notes(self) -> ReleaseNotes:
         """What the release's manifest says of the model."""
-        return Candidate(
+        return ReleaseNotes(
             experiment_id=self.experiment.id,
             metrics={
                 "accuracy": self.quantized.accuracy,

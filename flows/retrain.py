@@ -22,6 +22,7 @@ from flows.experiment import (
 )
 from flows.night import Night
 from flows.outcome import drifted_state, night_state
+from storage.identity import store_identity
 from storage.opening import open_store
 from tasks.champion import measure_against_champion
 from tasks.convert import convert_model
@@ -46,6 +47,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (fr
     started = datetime.now(UTC)
     store, work = store_uri(config.store), work_path(config.work_dir)
 
+    store_id = store_identity(open_store(store), (source.prefix for source in config.data.sources))
     ingested = ingest_sources(store, config.data, work)
     key = experiment_key(config, ingested.fingerprint)
     if not config.force and (ended := ended_experiment(open_store(store), key)):
@@ -69,11 +71,11 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (fr
     )
     release = fleet = None
     if night.verdict.passed:
-        release = register_release(store, converted.int8, data, night.candidate, config.release, work)
+        release = register_release(store, store_id, converted.int8, data, night.notes, config.release, work)
         if config.rollout.inventory:
             fleet = roll_out_release(store, release, config.rollout)
         if fleet is None or fleet.accepted:
-            promote_release(store, release)
+            promote_release(store, release, expected=experiment.champion, store_id=store_id)
 
     layers = measure_layers(converted, data) if night.lost_by_quantization else ()
     inputs = night.report_inputs(release, fleet, layers)

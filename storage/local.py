@@ -14,7 +14,7 @@ _Read = TypeVar("_Read")
 
 
 class LocalStore:
-    """Objects are the files below `root`; linked folders and files are followed."""
+    """Objects are the files below `root`, which must be there; linked folders and files are followed."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -34,13 +34,13 @@ class LocalStore:
         return Loaded(*self._unchanged(key, b"".join))
 
     def write(self, key: str, data: bytes) -> None:
-        write_whole(self._path(key), data, durable=True)
+        write_whole(self._place(key), data, durable=True)
 
     def download(self, key: str, path: Path) -> Downloaded:
         return Downloaded(*self._unchanged(key, lambda chunks: write_chunks(path, chunks)))
 
     def upload(self, path: Path, key: str) -> None:
-        with path.open("rb") as file, replacing(self._path(key), durable=True) as target:
+        with path.open("rb") as file, replacing(self._place(key), durable=True) as target:
             shutil.copyfileobj(file, target, 1 << 20)
 
     def exists(self, key: str) -> bool:
@@ -56,6 +56,16 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
+
+    def _place(self, key: str) -> Path:
+        """Where to write. Folders are made as needed, but never the store: one that isn't there was moved."""
+        path = self._path(key)
+        if not self.root.is_dir():
+            raise StoreError(
+                f"can't write {path}: there is no directory {self.root}; mount or move it back, or make it "
+                "where the store is to be a new one"
+            )
+        return path
 
     def _unchanged(self, key: str, read: Callable[[Iterator[bytes]], _Read]) -> tuple[ObjectInfo, _Read]:
         source = self._path(key)

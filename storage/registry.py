@@ -8,22 +8,32 @@
 A release never changes: what is in its manifest is fixed by hash. Files may be attached beside it later.
 """
 
-import hashlib
 import json
-import re
 import shutil
-import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from storage.errors import InputError, MissingObject, StoreError
+from storage.files import arriving_directory
+from storage.identity import confirm_identity
+from storage.manifest import MANIFEST, SIGNATURE, UNHASHED, VERSION, Manifest, Version
 from storage.objects import ObjectStore
 
-VERSION = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
-"""UTC time of registration and the first 8 digits of the model's SHA-256."""
 _CHAMPION = "models/champion.json"
-_UNHASHED = ("manifest.json", "manifest.sig")
+
+
+class Champion(BaseModel, frozen=True):
+    """The release that devices converge to; fields of other versions of this code are passed over."""
+
+    version: Version
+    promoted_at: datetime
+    previous: Version | None = None
+    """The champion before this one."""
+    anchor: Version | None = None
+    """The best release so far: the one against which slow erosion shows."""
 
 
 class Registry:
@@ -35,126 +45,153 @@ class Registry:
     def uri(self, version: str) -> str:
         return f"{self._store.uri.rstrip('/')}/models/{version}"
 
-    def publish(self, directory: Path) -> str:
-        """Upload a release directory and return its version. Publishing the same again changes nothing.
+    def publish(self, directory: Path, *, store_id: str) -> str:
+        """Upload a release's folder and return its version. Publishing the same again changes nothing.
 
-        Raises InputError where a file differs from the manifest, StoreError where the version is taken.
+        `store_id` is the store's identity at the run's start. Raises InputError where a file differs from the
+        manifest, StoreError where the version is taken or this is another store.
         """
-        manifest = json.loads((directory / "manifest.json").read_text())
-        version = _checked(manifest["version"])
-        if wrong := damaged(directory, manifest):
+        manifest, content = Manifest.read(directory), (directory / MANIFEST).read_bytes()
+        if wrong := manifest.damaged(directory):
             raise InputError(f"release {directory}: {', '.join(wrong)} differ from the manifest")
-        manifest_key = f"models/{version}/manifest.json"
-        if self._store.exists(manifest_key):
-            if self._store.read(manifest_key) != (directory / "manifest.json").read_bytes():
-                raise StoreError(f"{self.uri(version)} exists with other content; a release never changes")
-            return version
-        for name in [*manifest["files"], *_UNHASHED[::-1]]:
+        confirm_identity(self._store, store_id)
+        there = self._read(f"models/{manifest.version}/{MANIFEST}")
+        if there not in (None, content):
+            raise StoreError(
+                f"{self.uri(manifest.version)} exists with other content; a release never changes"
+            )
+        names = [*manifest.files, *UNHASHED] if there is None else []
+        for name in names:
             if (directory / name).exists():
-                self._store.upload(directory / name, f"models/{version}/{name}")
-        return version
+                self._store.upload(directory / name, f"models/{manifest.version}/{name}")
+        return manifest.version
 
     def attach(self, version: str, file: Path) -> None:
         """Put a file beside a release that its manifest doesn't name, such as the report of its rollout."""
-        if file.name in (*self.manifest(version)["files"], *_UNHASHED):
+        if file.name in (*self.manifest(version).files, *UNHASHED):
             raise InputError(f"{file.name} is a part of release {version}, which never changes")
         self._store.upload(file, f"models/{version}/{file.name}")
 
     def versions(self) -> list[str]:
         """All whole releases, oldest first."""
         keys = [info.key.split("/") for info in self._store.list("models")]
-        return sorted(key[1] for key in keys if len(key) == 3 and key[2] == "manifest.json")
+        return sorted(key[1] for key in keys if len(key) == 3 and key[2] == MANIFEST)
 
-    def manifest(self, version: str) -> dict:
+    def manifest(self, version: str) -> Manifest:
         """The manifest of a release; MissingObject names the releases that there are."""
-        try:
-            return json.loads(self._store.read(f"models/{_checked(version)}/manifest.json"))
-        except MissingObject:
-            known = ", ".join(self.versions()[-5:]) or "none"
-            raise MissingObject(
-                f"there is no release {version} in {self._store.uri}; last ones: {known}"
-            ) from None
+        return self._manifest(version)[0]
 
     def fetch(self, version: str, to_dir: Path) -> Path:
         """Bring a release to `to_dir/<version>`, checked by hash; one that lies there whole is kept."""
-        manifest, directory = self.manifest(version), to_dir / version
-        if directory.is_dir() and _manifest_of(directory) == manifest and not damaged(directory, manifest):
+        (manifest, content), directory = self._manifest(version), to_dir / version
+        if _lies_whole(directory, manifest, content):
             return directory
-        to_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=to_dir, prefix=f".{version}-") as part:
-            arriving = Path(part) / version
-            for name in [*manifest["files"], *_UNHASHED]:
+        with arriving_directory(directory) as arriving:
+            for name in [*manifest.files, *UNHASHED]:
                 key = f"models/{version}/{name}"
-                if name != "manifest.sig" or self._store.exists(key):
+                if name != SIGNATURE or self._store.exists(key):
                     self._store.download(key, arriving / name)
-            if wrong := damaged(arriving, manifest):
+            if wrong := manifest.damaged(arriving):
                 raise StoreError(
                     f"{self.uri(version)}: {', '.join(wrong)} differ from the manifest; publish anew"
                 )
             shutil.rmtree(directory, ignore_errors=True)
-            arriving.replace(directory)
         return directory
 
-    def champion(self) -> dict | None:
-        """What `promote` wrote last: version, promoted_at, previous, reason; None before the first."""
+    def champion(self) -> Champion | None:
+        """What `promote` wrote last; None before the first. Raises StoreError where it can't be read."""
+        content = self._read(_CHAMPION)
         try:
-            return json.loads(self._store.read(_CHAMPION))
-        except MissingObject:
-            return None
+            return None if content is None else Champion.model_validate_json(content)
+        except ValidationError as error:
+            raise StoreError(
+                f"{self._store.uri}/{_CHAMPION} names no champion: {error.errors()[0]['msg']}; restore it, "
+                "or delete it to begin with a new one"
+            ) from None
 
-    def promote(self, version: str, reason: str = "") -> dict:
-        """Make a release the champion: the one that devices converge to and candidates are compared with."""
-        self.manifest(version)
+    def promote(
+        self, version: str, *, expected: str | None, store_id: str, anchor: str | None = None
+    ) -> Champion:
+        """Make a release the champion: the one that devices converge to and candidates are compared with.
+
+        `expected` is the champion that it was compared with and takes the place of, None for the first one;
+        `store_id` the store's identity at that time; `anchor` the best release from now on, by default the
+        one that was it before. A release that is champion already stays it. Raises StoreError where another
+        one became champion meanwhile, or this is another store.
+        """
+        confirm_identity(self._store, store_id)
+        for release in (version, anchor or version):
+            self.manifest(release)
         last = self.champion()
-        if last and last["version"] == version:
+        if last and last.version == version:
             return last
-        champion = {
-            "version": version,
-            "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "previous": last["version"] if last else None,
-            "reason": reason,
-        }
-        self._write(_CHAMPION, champion)
+        self._expect(last, expected, f"{version} was not promoted")
+        champion = Champion(
+            version=version,
+            promoted_at=datetime.now(UTC).replace(microsecond=0),
+            previous=expected,
+            anchor=anchor or (last.anchor if last else None) or version,
+        )
+        self._store.write(_CHAMPION, champion.model_dump_json(indent=1).encode())
+        self._expect(self.champion(), version, "another run promoted at the same time")
         return champion
 
-    def record_device(self, name: str, facts: dict) -> None:
+    def record_device(self, name: str, facts: Mapping[str, object]) -> None:
         """What became of a device last time, in place of what was known before."""
         self._write(f"fleet/{name}.json", facts)
 
-    def record_benchmark(self, version: str, name: str, figures: dict) -> None:
+    def record_benchmark(self, version: str, name: str, figures: Mapping[str, object]) -> None:
         self._write(f"fleet/benchmarks/{_checked(version)}/{name}.json", figures)
 
-    def device(self, name: str) -> dict[str, Any] | None:
+    def device(self, name: str) -> dict[str, object] | None:
         """What `record_device` wrote of a device; None of one that the ledger doesn't know."""
+        key = f"fleet/{name}.json"
+        content = self._read(key)
+        return None if content is None else self._facts(key, content)
+
+    def devices(self) -> dict[str, dict[str, object]]:
+        """The ledger: device name to what `record_device` wrote."""
+        keys = [info.key for info in self._store.list("fleet") if info.key.count("/") == 1]
+        return {Path(key).stem: self._facts(key, self._store.read(key)) for key in keys}
+
+    def _manifest(self, version: str) -> tuple[Manifest, bytes]:
+        """And the very bytes of it."""
+        content = self._read(f"models/{_checked(version)}/{MANIFEST}")
+        if content is None:
+            known = ", ".join(self.versions()[-5:]) or "none"
+            raise MissingObject(f"there is no release {version} in {self._store.uri}; last ones: {known}")
+        return Manifest.parse(content, f"{self.uri(version)}/{MANIFEST}", version), content
+
+    def _read(self, key: str) -> bytes | None:
         try:
-            return json.loads(self._store.read(f"fleet/{name}.json"))
+            return self._store.read(key)
         except MissingObject:
             return None
 
-    def devices(self) -> dict[str, dict]:
-        """The ledger: device name to what `record_device` wrote."""
-        keys = [info.key for info in self._store.list("fleet") if info.key.count("/") == 1]
-        return {Path(key).stem: json.loads(self._store.read(key)) for key in keys}
+    def _expect(self, champion: Champion | None, expected: str | None, otherwise: str) -> None:
+        found = champion.version if champion else None
+        if found != expected:
+            raise StoreError(
+                f"{self._store.uri}: the champion is {found or 'none'}, expected {expected or 'none'}: "
+                f"{otherwise}. Run again, so that it is compared with the champion of today"
+            )
 
-    def _write(self, key: str, content: dict) -> None:
+    def _facts(self, key: str, content: bytes) -> dict[str, object]:
+        try:
+            return dict(json.loads(content))
+        except (ValueError, TypeError):
+            raise StoreError(
+                f"{self._store.uri}/{key} can't be read: {content[:80]!r}; delete it, and the next rollout "
+                "writes it anew"
+            ) from None
+
+    def _write(self, key: str, content: Mapping[str, object]) -> None:
         self._store.write(key, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
-def damaged(directory: Path, manifest: dict) -> list[str]:
-    """The files of a release directory that are absent or aren't what the manifest says."""
-    return [
-        name
-        for name, stated in manifest["files"].items()
-        if not (directory / name).is_file()
-        or hashlib.sha256((directory / name).read_bytes()).hexdigest() != stated["sha256"]
-    ]
-
-
-def _manifest_of(directory: Path) -> dict | None:
-    try:
-        return json.loads((directory / "manifest.json").read_text())
-    except (OSError, ValueError):
-        return None
+def _lies_whole(directory: Path, manifest: Manifest, content: bytes) -> bool:
+    there = directory / MANIFEST
+    return there.is_file() and there.read_bytes() == content and not manifest.damaged(directory)
 
 
 def _checked(version: str) -> str:

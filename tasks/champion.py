@@ -46,14 +46,14 @@ def compare_with_champion(
     champion = registry.champion()
     if champion is None:
         return None
-    version = champion["version"]
+    version = champion.version
     directory, manifest = registry.fetch(version, work_dir / "releases"), registry.manifest(version)
     ours, labels, ids = load_predictions(candidate)
     test = load_split(data.directory, "test")
     images = test.images[np.isin(test.ids, ids)]
     try:
-        theirs = predict(directory / manifest["model"], images)
-        seen = seen_before(store, manifest["experiment_id"], images)
+        theirs = predict(directory / manifest.model, images)
+        seen = seen_before(store, manifest.experiment_id, images)
         fresh = np.ones(len(images), bool) if seen is None else ~seen
         paired = compare(ours[fresh], theirs[fresh], labels[fresh])
     except (InputError, ModelError) as error:

@@ -32,16 +32,16 @@ def watch_drift(store_uri: str, data: PreparedData, config: DriftConfig, directo
     champion = Registry(store).champion()
     if champion is None:
         return None
-    fingerprint = Registry(store).manifest(champion["version"])["data_fingerprint"]
+    fingerprint = Registry(store).manifest(champion.version).data_fingerprint
     new = json.loads(data.metadata_path.read_text())
     try:
         old = json.loads(store.read(f"prepared/{fingerprint}/metadata.json"))
         report = compare(old, new, config)
     except (InputError, MissingObject) as error:
-        log.warning("no comparison with the data of champion %s: %s", champion["version"], error)
+        log.warning("no comparison with the data of champion %s: %s", champion.version, error)
         return None
     if report.shifted:
-        log.warning("shifted against champion %s: %s", champion["version"], ", ".join(report.shifted))
+        log.warning("shifted against champion %s: %s", champion.version, ", ".join(report.shifted))
     return Drift(
-        champion=champion["version"], report=report, picture=draw_drift(old, new, directory / "drift.png")
+        champion=champion.version, report=report, picture=draw_drift(old, new, directory / "drift.png")
     )

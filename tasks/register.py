@@ -13,22 +13,22 @@ which uses other kernels; a foreign model differs by 100 and more).
 """
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
-import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import numpy as np
 from prefect import get_run_logger, task
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, FiniteFloat
 
 from storage.errors import InputError, ModelError
+from storage.files import arriving_directory
+from storage.manifest import MANIFEST, SIGNATURE, FileFacts, GoldenFacts, Manifest
 from storage.opening import open_store
-from storage.registry import Registry
+from storage.registry import Champion, Registry
 from tasks.classes import CLASSES
 from tasks.convert import TfliteModel
 from tasks.prepare import PreparedData
@@ -58,51 +58,52 @@ class Release(BaseModel, frozen=True, title="Release"):
     directory: Path
 
 
-class Candidate(BaseModel, frozen=True, title="Candidate"):
+class ReleaseNotes(BaseModel, frozen=True, title="Release notes"):
     """What a release says of itself besides its files."""
 
-    experiment_id: str
-    metrics: dict[str, float | None]
-    max_latency_ms: float = 200.0
-    attachments: tuple[Path, ...] = ()
+    experiment_id: str = Field(pattern=r"^\d{8}_\d{6}$")
+    metrics: dict[str, FiniteFloat | None]
+    max_latency_ms: float
+
+
+def release_version(experiment_id: str, model_sha256: str) -> str:
+    """The version of that model as a release: the same one however often it is registered."""
+    return f"{experiment_id.replace('_', '-')}-{model_sha256[:8]}"
 
 
 def build_release(
-    model: TfliteModel, data: PreparedData, candidate: Candidate, config: RegisterConfig, releases: Path
+    model: TfliteModel, data: PreparedData, notes: ReleaseNotes, config: RegisterConfig, releases: Path
 ) -> Path:
-    """Write the release directory `releases/<version>`, which appears only when whole."""
-    created = datetime.now(UTC)
-    version = f"{created:%Y%m%d-%H%M%S}-{model.sha256[:8]}"
-    releases.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=releases, prefix=".new-") as part:
-        directory = Path(part) / version
-        directory.mkdir()
-        shutil.copyfile(model.path, directory / _MODEL)
+    """Write the release's folder `releases/<version>`, which appears only when whole.
+
+    The same model, data, notes and configuration give the same bytes again.
+    """
+    directory = releases / release_version(notes.experiment_id, model.sha256)
+    with arriving_directory(directory) as part:
+        shutil.copyfile(model.path, part / _MODEL)
         inputs = golden_inputs(data.directory, config.golden_images)
-        np.savez(directory / _GOLDEN, inputs=inputs, outputs=run_quantized(directory / _MODEL, inputs))
-        for file in candidate.attachments:
-            _attach(file, directory)
-        manifest = {
-            "schema": 1,
-            "version": version,
-            "created_at": created.isoformat(timespec="seconds"),
-            "model": _MODEL,
-            "golden": _golden_facts(len(inputs), config),
-            "files": {path.name: _file_facts(path) for path in sorted(directory.iterdir())},
-            "input": model.input.model_dump(mode="json"),
-            "output": model.output.model_dump(mode="json"),
-            "classes": list(CLASSES),
-            "label_set": data.label_set,
-            "metrics": candidate.metrics,
-            "max_latency_ms": candidate.max_latency_ms,
-            "data_fingerprint": data.fingerprint,
-            "experiment_id": candidate.experiment_id,
-            "min_runtime_version": model.min_runtime_version,
-        }
-        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False))
-        sign(directory)
-        directory.replace(releases / version)
-    return releases / version
+        np.savez(part / _GOLDEN, inputs=inputs, outputs=run_quantized(part / _MODEL, inputs))
+        manifest = Manifest(
+            version=directory.name,
+            created_at=datetime.strptime(notes.experiment_id, "%Y%m%d_%H%M%S").replace(tzinfo=UTC),
+            model=_MODEL,
+            golden=_golden_facts(len(inputs), config),
+            files={name: FileFacts.of(part / name) for name in (_GOLDEN, _MODEL)},
+            input=model.input,
+            output=model.output,
+            classes=CLASSES,
+            label_set=data.label_set,
+            metrics=notes.metrics,
+            max_latency_ms=notes.max_latency_ms,
+            data_fingerprint=data.fingerprint,
+            experiment_id=notes.experiment_id,
+            min_runtime_version=model.min_runtime_version,
+        )
+        (part / MANIFEST).write_bytes(manifest.content())
+        if signature := _signature(manifest.content()):
+            (part / SIGNATURE).write_bytes(signature)
+        shutil.rmtree(directory, ignore_errors=True)
+    return directory
 
 
 def golden_inputs(prepared: Path, count: int) -> np.ndarray:
@@ -135,49 +136,44 @@ def run_quantized(model_path: Path, inputs: np.ndarray) -> np.ndarray:
     return np.stack(outputs)
 
 
-def sign(directory: Path) -> None:
-    """Sign the manifest where a key is named in the environment; the key itself never passes through here."""
+def check_signing_key() -> None:
+    """See that releases can be signed where a key is named, before a long training.
+
+    Raises InputError where the key can't sign.
+    """
+    _signature(b"a trial")
+
+
+def _signature(content: bytes) -> bytes | None:
+    """The signature where a key is named in the environment; the key itself never passes through here."""
     key = os.environ.get(SIGNING_KEY_VARIABLE)
     if not key:
-        return
+        return None
     command = ["ssh-keygen", "-Y", "sign", "-f", key, "-n", SIGNATURE_NAMESPACE]
-    manifest = (directory / "manifest.json").read_bytes()
     try:
-        done = subprocess.run(command, input=manifest, capture_output=True, timeout=30, check=True)
+        done = subprocess.run(command, input=content, capture_output=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip() or type(
-            error
-        ).__name__
+        said: bytes = getattr(error, "stderr", None) or type(error).__name__.encode()
         raise InputError(
-            f"can't sign with the key that {SIGNING_KEY_VARIABLE} names: {said}; expected the path of an "
+            f"can't sign with the key that {SIGNING_KEY_VARIABLE} names: "
+            f"{said.decode(errors='replace').strip()}; expected the path of an "
             "OpenSSH private key without a passphrase, and ssh-keygen 8.1 or newer"
         ) from None
-    (directory / "manifest.sig").write_bytes(done.stdout)
+    return done.stdout
 
 
-def _attach(file: Path, directory: Path) -> None:
-    if (directory / file.name).exists() or file.name.startswith("manifest."):
-        raise InputError(f"{file} can't be part of the release: there is a {file.name} already")
-    shutil.copyfile(file, directory / file.name)
-
-
-def _golden_facts(images: int, config: RegisterConfig) -> dict:
-    return {
-        "file": _GOLDEN,
-        "images": images,
-        "runtime": f"ai-edge-litert {installed_version('ai-edge-litert')}",
-        "tolerance_lsb": config.golden_tolerance_lsb,
-    }
-
-
-def _file_facts(path: Path) -> dict:
-    content = path.read_bytes()
-    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+def _golden_facts(images: int, config: RegisterConfig) -> GoldenFacts:
+    return GoldenFacts(
+        file=_GOLDEN,
+        images=images,
+        runtime=f"ai-edge-litert {installed_version('ai-edge-litert')}",
+        tolerance_lsb=config.golden_tolerance_lsb,
+    )
 
 
 def as_release(registry: Registry, directory: Path) -> Release:
     """The release that lies in `directory`, as it travels between tasks."""
-    manifest = (directory / "manifest.json").read_bytes()
+    manifest = (directory / MANIFEST).read_bytes()
     return Release(
         version=directory.name,
         uri=registry.uri(directory.name),
@@ -189,16 +185,25 @@ def as_release(registry: Registry, directory: Path) -> Release:
 @task(name="register", task_run_name="register")
 def register_release(
     store_uri: str,
+    store_id: str,
     model: TfliteModel,
     data: PreparedData,
-    candidate: Candidate,
+    notes: ReleaseNotes,
     config: RegisterConfig,
     work_dir: Path,
 ) -> Release:
-    """Build the release and publish it; it is not champion yet."""
-    registry = Registry(open_store(store_uri))
-    directory = build_release(model, data, candidate, config, work_dir / "releases")
-    registry.publish(directory)
+    """Build the release and publish it; it is not champion yet.
+
+    One that an earlier call has published is taken as it is. `store_id` is the store's identity at the run's
+    start.
+    """
+    registry, releases = Registry(open_store(store_uri)), work_dir / "releases"
+    version = release_version(notes.experiment_id, model.sha256)
+    if version in registry.versions():
+        directory = registry.fetch(version, releases)
+    else:
+        directory = build_release(model, data, notes, config, releases)
+        registry.publish(directory, store_id=store_id)
     release = as_release(registry, directory)
     get_run_logger().info("registered %s", release.uri)
     return release
@@ -212,12 +217,16 @@ def fetch_release(store_uri: str, version: str, work_dir: Path) -> Release:
         champion = registry.champion()
         if champion is None:
             raise InputError(f"{store_uri} has no champion yet; name one of {registry.versions()}")
-        version = champion["version"]
+        version = champion.version
     return as_release(registry, registry.fetch(version, work_dir / "releases"))
 
 
 @task(name="promote", task_run_name="promote")
-def promote_release(store_uri: str, release: Release, reason: str = "") -> None:
-    """Make a release the champion."""
-    Registry(open_store(store_uri)).promote(release.version, reason)
-    get_run_logger().info("champion is now %s", release.version)
+def promote_release(
+    store_uri: str, release: Release, *, expected: str | None, store_id: str, anchor: str | None = None
+) -> Champion:
+    """Make a release the champion, in the place of `expected` (see `Registry.promote`)."""
+    registry = Registry(open_store(store_uri))
+    champion = registry.promote(release.version, expected=expected, store_id=store_id, anchor=anchor)
+    get_run_logger().info("champion is now %s", champion.version)
+    return champion

@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storage.identity import MARKER, store_identity
+from storage.objects import ObjectStore
+from storage.opening import open_store
+from storage.registry import Registry
 from tasks.convert import TensorInfo, TfliteModel
 from tasks.prepare import PreparedData
-from tasks.register import Candidate, RegisterConfig, build_release
+from tasks.register import RegisterConfig, ReleaseNotes, build_release
 from tests.tasks.small_model import prepared_data
 
 
@@ -63,18 +67,36 @@ def describe(path: Path) -> TfliteModel:
     )
 
 
+def notes(day: int = 1) -> ReleaseNotes:
+    """What a release of that day says of itself."""
+    return ReleaseNotes(
+        experiment_id=f"202601{day:02}_000000", metrics={"accuracy": 0.5}, max_latency_ms=200.0
+    )
+
+
+def new_store(root: Path) -> ObjectStore:
+    """A directory store that has its identity already."""
+    root.mkdir(parents=True, exist_ok=True)
+    store = open_store(root)
+    store.write(MARKER, b'{"id": "0123456789abcdef"}')
+    return store
+
+
+def make_champion(store: ObjectStore, release: Path) -> str:
+    """Publish a release to a store that has its identity, as its first champion; returns its version."""
+    registry, store_id = Registry(store), store_identity(store)
+    version = registry.publish(release, store_id=store_id)
+    registry.promote(version, expected=None, store_id=store_id)
+    return version
+
+
 @pytest.fixture(scope="session")
-def tiny_releases(tmp_path_factory, tiny_data) -> tuple[Path, Path]:
+def tiny_releases(tmp_path_factory: pytest.TempPathFactory, tiny_data: PreparedData) -> tuple[Path, Path]:
     """Two releases; the second is the newer one. Tests must not change them: copy first."""
     folder = tmp_path_factory.mktemp("releases")
-    candidate = Candidate(experiment_id="20260101_000000", metrics={"accuracy": 0.5})
-    return tuple(
-        build_release(
-            describe(_tiny_int8(folder / f"{seed}.tflite", seed)),
-            tiny_data,
-            candidate,
-            RegisterConfig(),
-            folder,
-        )
-        for seed in (1, 2)
-    )
+
+    def build(day: int) -> Path:
+        model = describe(_tiny_int8(folder / f"{day}.tflite", seed=day))
+        return build_release(model, tiny_data, notes(day), RegisterConfig(), folder)
+
+    return build(1), build(2)

@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from storage.manifest import TensorInfo
+
 Format = Literal["int8", "float16", "float32"]
 
 
@@ -32,15 +34,6 @@ class ConvertConfig(BaseModel, frozen=True, extra="forbid", title="Conversion to
         description="Command that prints how many instructions one inference takes, as a count. It runs "
         "where the model is converted, without a shell, with the .tflite's path added. Empty = not measured.",
     )
-
-
-class TensorInfo(BaseModel, frozen=True, extra="forbid"):
-    """An input or output: real value = (stored value - zero_point) * scale; scale 0 means not quantized."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float
-    zero_point: int
 
 
 class TfliteModel(BaseModel, frozen=True, extra="forbid"):

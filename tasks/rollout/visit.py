@@ -5,13 +5,10 @@ and nothing stays switched that doesn't show them again through `current`. Whate
 between, the program on the device goes back by itself (`deployments/pi/device.py`).
 """
 
-import hashlib
-import json
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,6 +16,7 @@ from deployments.fleet import Device
 from deployments.program import Answer, DeviceProgram
 from deployments.ssh import connect
 from storage.errors import DeviceError, InputError
+from storage.manifest import MANIFEST, SIGNATURE, Manifest
 from tasks.benchmark import Health, LatencyFigures, measure
 from tasks.rollout.config import RolloutConfig
 from tasks.rollout.outcome import DeviceOutcome, OutcomeKind
@@ -55,29 +53,22 @@ class _Progress:
 
 
 def read_payload(release_dir: Path, config: RolloutConfig) -> Payload:
-    """Read a release's manifest and check the files against it; InputError where they differ."""
-    try:
-        manifest = json.loads((release_dir / "manifest.json").read_text())
-        names = [manifest["model"], manifest["golden"]["file"]]
-        wrong = [name for name in names if not _is_as_stated(release_dir / name, manifest["files"][name])]
-    except (OSError, KeyError, json.JSONDecodeError) as error:
-        raise InputError(f"release {release_dir} can't be used: {type(error).__name__}: {error}") from error
-    if wrong:
+    """Read a release's manifest and check the files against it.
+
+    Raises InputError where they differ, StoreError where there is no manifest or that of another release.
+    """
+    manifest = Manifest.read(release_dir)
+    if wrong := manifest.damaged(release_dir):
         raise InputError(
             f"release {release_dir}: {', '.join(wrong)} differ from the manifest; fetch it again"
         )
-    signature = release_dir / "manifest.sig"
-    limit = config.max_latency_ms or manifest["max_latency_ms"]
+    signature = release_dir / SIGNATURE
     return Payload(
-        version=manifest["version"],
-        manifest_files=(release_dir / "manifest.json", *([signature] if signature.exists() else [])),
+        version=manifest.version,
+        manifest_files=(release_dir / MANIFEST, *([signature] if signature.exists() else [])),
         directory=release_dir,
-        max_latency_ms=limit,
+        max_latency_ms=config.max_latency_ms or manifest.max_latency_ms,
     )
-
-
-def _is_as_stated(path: Path, stated: dict[str, Any]) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == stated["sha256"]
 
 
 def visit(device: Device, payload: Payload, config: RolloutConfig) -> DeviceOutcome:

@@ -76,7 +76,7 @@ def set_start_weights(network, config: TrainConfig, store: ObjectStore | None) -
 def _experiment(config: TrainConfig, store: ObjectStore | None) -> str:
     if store is None:
         raise ModelError(f"init_from {config.init_from}: this run has no object store; give a .keras path.")
-    return Registry(store).manifest(config.init_from.removeprefix(_RELEASE))["experiment_id"]
+    return Registry(store).manifest(config.init_from.removeprefix(_RELEASE)).experiment_id
 
 
 def _load_from_release(network, config: TrainConfig, store: ObjectStore | None) -> None:

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from flows.cli import main
-from storage.opening import open_store
 from storage.registry import Registry
+from tests.releases import make_champion, new_store
 from tests.ssh_devices import fleet_of
 from tests.tasks.small_run import latency
 
@@ -61,9 +61,9 @@ def test_the_demo_leaves_a_folder_alone_that_it_did_not_make(tmp_path):
 def test_fleet_shows_champion_and_devices_of_a_store(tmp_path, tiny_releases, ssh_devices):
     from tasks.rollout import RolloutConfig, record, roll_out
 
-    registry = Registry(open_store(tmp_path))
-    registry.promote(registry.publish(tiny_releases[0]))
-    record(registry, roll_out(tiny_releases[0], fleet_of(ssh_devices(1)), RolloutConfig()))
+    store = new_store(tmp_path)
+    make_champion(store, tiny_releases[0])
+    record(Registry(store), roll_out(tiny_releases[0], fleet_of(ssh_devices(1)), RolloutConfig()))
     done = stress_vision("fleet", "--store", tmp_path, COLUMNS="120")
     assert done.returncode == 0
     assert tiny_releases[0].name in done.stdout
@@ -74,7 +74,7 @@ def test_fleet_prints_what_a_device_answers_as_it_is_in_a_table_that_fits(tmp_pa
     hostile = "[/bold] \x1b[2J[red]no space left on device[/red]\r\x9b"
     device = {"device": "pi-1", "outcome": "failed", "reason": hostile, "seen_at": "2026-01-31T03:15:00Z"}
     slow = {**device, "device": "canteen-north-12", "running_release": "20260131-031500-0a1b2c3d"}
-    registry = Registry(open_store(tmp_path))
+    registry = Registry(new_store(tmp_path))
     for facts in (device, {**slow, "benchmark": latency(150).model_dump(mode="json")}):
         registry.record_device(facts["device"], facts)
     monkeypatch.setenv("COLUMNS", "100")

@@ -2,7 +2,7 @@
 
 from flows.config import RetrainConfig
 from flows.experiment import close_experiment, ended_experiment, experiment_key, open_experiment
-from storage.opening import open_store
+from tests.releases import new_store
 
 
 def test_an_experiment_that_was_cut_off_is_taken_up_under_its_own_name(tmp_path):
@@ -17,7 +17,7 @@ def test_an_experiment_goes_on_with_the_champion_of_its_beginning(tmp_path):
 
 
 def test_one_that_ended_is_remembered_and_never_taken_up_again(tmp_path):
-    store, first = open_store(tmp_path / "store"), open_experiment(tmp_path, "a")
+    store, first = new_store(tmp_path / "store"), open_experiment(tmp_path, "a")
     assert ended_experiment(store, "a") is None
     close_experiment(store, first, "Rejected")
     assert ended_experiment(store, "a")["outcome"] == "Rejected"

@@ -85,7 +85,7 @@ def test_a_good_model_reaches_the_devices_that_are_there_and_no_success_is_claim
     fleet = state.result().fleet
     assert fleet.counts == {"updated": 2, "failed": 0, "unreachable": 1, "inconclusive": 0}
     registry = Registry(open_store(store))
-    assert registry.champion()["version"] == fleet.release
+    assert registry.champion().version == fleet.release
     assert registry.devices()["pi-1"]["benchmark"]["runs"] == 100
     assert registry.devices()["pi-gone"]["outcome"] == "unreachable"
     assert f"models/{fleet.release}/report.html" in {info.key for info in open_store(store).list("models")}
@@ -113,7 +113,7 @@ def test_without_a_fleet_the_release_is_registered_and_becomes_champion_from_s3_
         remote.upload(path, path.relative_to(local).as_posix())
     state = retrain(config(s3_uri, tmp_path / "work", targets=LENIENT), return_state=True)
     assert (state.type.value, state.name) == ("COMPLETED", "Registered")
-    assert Registry(remote).champion()["version"] in state.message
+    assert Registry(remote).champion().version in state.message
 
 
 def test_nights_that_start_from_the_champion_begin_before_there_is_one_and_name_it_afterwards(tmp_path):
@@ -125,7 +125,7 @@ def test_nights_that_start_from_the_champion_begin_before_there_is_one_and_name_
     assert _started_from(first) == ""
     assert retrain(config(store, work, **warm), return_state=True).name == "Skipped"
 
-    champion = Registry(open_store(store)).champion()["version"]
+    champion = Registry(open_store(store)).champion().version
     write_dataset(tmp_path / "fresh", per_class=5, seed=60)
     for path in (tmp_path / "fresh/datasets/custom/fatigue").iterdir():
         shutil.copyfile(path, store / f"datasets/custom/fatigue/new-{path.name}")

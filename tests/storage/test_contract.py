@@ -15,6 +15,7 @@ from storage.opening import open_store
 
 @pytest.fixture(params=["directory", "s3"])
 def store(request, tmp_path) -> ObjectStore:
+    (tmp_path / "store").mkdir()
     return open_store(
         tmp_path / "store" if request.param == "directory" else request.getfixturevalue("s3_uri")
     )

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from storage.opening import open_store
-from storage.registry import Registry
 from tasks.champion import compare_with_champion
 from tasks.evaluate import evaluate_predictions
 from tasks.prepare import load_split
 from tasks.train.seen import SEEN_IMAGES, digests, write_seen
+from tests.releases import make_champion, new_store
 from tests.tasks.small_model import prepared_data, save_split
 
 
@@ -30,8 +30,8 @@ def learnt(store, data, test_images: int, experiment: str) -> None:
 @pytest.fixture
 def store(tmp_path, tiny_releases):
     """A store whose champion is a release of experiment 20260101_000000."""
-    store = open_store(tmp_path / "store")
-    Registry(store).promote(Registry(store).publish(tiny_releases[0]))
+    store = new_store(tmp_path / "store")
+    make_champion(store, tiny_releases[0])
     return store
 
 

@@ -22,6 +22,7 @@ from storage.local import LocalStore
 from storage.objects import ObjectStore
 from storage.opening import open_store
 from tasks.ingest import IngestConfig, Source, blob_path, fetch, ingest
+from tests.releases import new_store
 
 CUSTOM = Source(name="custom", prefix="datasets/custom")
 FER = Source(name="fer2013", prefix="datasets/fer2013")
@@ -31,12 +32,12 @@ CSV = b"emotion,pixels,Usage\n0,1 2 3,Training\n"
 @pytest.fixture(params=["directory", "s3"])
 def store(request, tmp_path) -> ObjectStore:
     directory = request.param == "directory"
-    return open_store(tmp_path / "store" if directory else request.getfixturevalue("s3_uri"))
+    return new_store(tmp_path / "store") if directory else open_store(request.getfixturevalue("s3_uri"))
 
 
 @pytest.fixture
 def local(tmp_path) -> LocalStore:
-    return open_store(tmp_path / "store")
+    return new_store(tmp_path / "store")
 
 
 def config(*sources: Source, **settings) -> IngestConfig:
@@ -99,7 +100,7 @@ def test_only_new_and_changed_objects_are_fetched(store, tmp_path):
 
 def test_the_fingerprint_depends_on_content_and_names_not_on_the_store(store, tmp_path):
     fill(store)
-    other = open_store(tmp_path / "elsewhere")
+    other = new_store(tmp_path / "elsewhere")
     fill(other)
     assert (
         ingest(store, config(), tmp_path / "a").fingerprint
@@ -114,7 +115,7 @@ def test_the_fingerprint_depends_on_content_and_names_not_on_the_store(store, tm
 
 def test_another_store_under_the_same_source_name_is_fetched_anew(local, tmp_path):
     fill(local)
-    other = open_store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     fill(other, 4)
     ingest(local, config(), tmp_path)
     assert ingest(other, config(), tmp_path).sources[0].fetched == 4

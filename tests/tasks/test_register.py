@@ -8,12 +8,10 @@ import pytest
 from storage.errors import InputError, ModelError
 from tasks.benchmark import BenchmarkConfig
 from tasks.prepare.splits import load_split
-from tasks.register import Candidate, RegisterConfig, build_release, golden_inputs, run_quantized
+from tasks.register import RegisterConfig, build_release, golden_inputs, run_quantized
 from tasks.rollout import RolloutConfig, roll_out
-from tests.releases import describe
+from tests.releases import describe, notes
 from tests.ssh_devices import fleet_of, new_key
-
-CANDIDATE = Candidate(experiment_id="20260101_000000", metrics={"accuracy": 0.5})
 
 
 def test_golden_outputs_are_those_of_the_model_on_validation_images(tiny_releases, tiny_data):
@@ -42,15 +40,15 @@ def test_a_release_that_can_not_be_made_leaves_nothing_behind(tiny_data, tmp_pat
     (tmp_path / "broken.tflite").write_bytes(b"TFL3 this is no model")
     with pytest.raises(ModelError, match=r"doesn't run in ai-edge-litert"):
         build_release(
-            describe(tmp_path / "broken.tflite"), tiny_data, CANDIDATE, RegisterConfig(), tmp_path / "r"
+            describe(tmp_path / "broken.tflite"), tiny_data, notes(), RegisterConfig(), tmp_path / "r"
         )
     assert list((tmp_path / "r").iterdir()) == []
 
 
 def test_figures_that_are_no_numbers_are_refused(tiny_releases, tiny_data, tmp_path):
     model = describe(tiny_releases[0] / "model_int8.tflite")
-    bad = CANDIDATE.model_copy(update={"metrics": {"accuracy": float("nan")}})
-    with pytest.raises(ValueError, match="JSON compliant"):
+    bad = notes().model_copy(update={"metrics": {"accuracy": float("nan")}})
+    with pytest.raises(ValueError, match="finite number"):
         build_release(model, tiny_data, bad, RegisterConfig(), tmp_path / "r")
 
 
@@ -61,7 +59,7 @@ def test_a_key_that_can_not_sign_is_an_error_without_its_content(
     monkeypatch.setenv("STRESS_VISION_SIGNING_KEY", str(tmp_path / "key"))
     with pytest.raises(InputError, match=r"STRESS_VISION_SIGNING_KEY") as caught:
         build_release(
-            describe(tiny_releases[0] / "model_int8.tflite"), tiny_data, CANDIDATE, RegisterConfig(), tmp_path
+            describe(tiny_releases[0] / "model_int8.tflite"), tiny_data, notes(), RegisterConfig(), tmp_path
         )
     assert "topsecret" not in str(caught.value)
 
@@ -81,7 +79,7 @@ def test_a_device_that_knows_the_signer_takes_only_releases_signed_by_them(
 
     monkeypatch.setenv("STRESS_VISION_SIGNING_KEY", str(tmp_path / "signer"))
     model = describe(tiny_releases[0] / "model_int8.tflite")
-    signed = build_release(model, tiny_data, CANDIDATE, RegisterConfig(), tmp_path / "signed")
+    signed = build_release(model, tiny_data, notes(), RegisterConfig(), tmp_path / "signed")
     assert outcome(signed).outcome == "updated"
 
     manifest = json.loads((signed / "manifest.json").read_text())

@@ -8,10 +8,10 @@ import pytest
 
 from deployments.ssh import connect
 from storage.errors import InputError
-from storage.opening import open_store
 from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig
 from tasks.rollout import RolloutConfig, record, roll_out
+from tests.releases import new_store
 from tests.ssh_devices import SshDevice, fleet_of, new_key
 
 QUICK = RolloutConfig(
@@ -46,7 +46,7 @@ def test_every_device_runs_the_release_and_reports_its_latency(three, tiny_relea
     assert result.accepted and result.complete
     assert [row["device"] for row in result.table()] == ["pi-1", "pi-2", "pi-3"]
 
-    store = open_store(tmp_path / "store")
+    store = new_store(tmp_path / "store")
     record(Registry(store), result)
     ledger = Registry(store).devices()
     assert {facts["running_release"] for facts in ledger.values()} == {result.release}

@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 
 from storage.errors import InputError, ModelError
-from storage.opening import open_store
-from storage.registry import Registry
 from tasks.prepare import load_split
 from tasks.synthetic import draw_faces
 from tasks.train import (
@@ -28,6 +26,7 @@ from tasks.train import (
 )
 from tasks.train.networks import build_network
 from tasks.train.weights import set_start_weights
+from tests.releases import make_champion, new_store
 from tests.tasks.small_model import prepared_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
@@ -250,8 +249,8 @@ def test_warm_start_begins_with_the_other_models_weights(trained, data, tmp_path
 def store(tmp_path, trained, tiny_releases):
     """A store with a release whose float model is the one trained here."""
     model, _ = trained
-    store = open_store(tmp_path / "store")
-    Registry(store).publish(tiny_releases[0])
+    store = new_store(tmp_path / "store")
+    make_champion(store, tiny_releases[0])
     for name in ("final_model.keras", "seen_images.npy"):
         store.upload(model.directory / name, f"experiments/20260101_000000/{name}")
     return store
