@@ -29,7 +29,9 @@ from tasks.ingest import Ingested, ingest_sources
 from tasks.prepare import prepare, prepare_dataset
 from tasks.report.publish import upload_experiment
 from tasks.sweep import (
+    Failed,
     Figures,
+    Finished,
     Outcome,
     best,
     conclusion,
@@ -116,5 +118,5 @@ def run_variant(variant: Variant, ingested: Ingested, store: str, work: Path) ->
 def _outcome(name: str, run: PrefectFuture) -> Outcome:
     result = run.result(raise_on_failure=False)
     if isinstance(result, Figures):
-        return Outcome(name=name, figures=result)
-    return Outcome(name=name, error=str(result))
+        return Finished(name=name, figures=result)
+    return Failed(name=name, error=str(result))

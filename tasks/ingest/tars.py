@@ -58,7 +58,8 @@ def _checked_name(member: tarfile.TarInfo) -> str:
 def _read(tar: tarfile.TarFile, member: tarfile.TarInfo, max_bytes: int) -> bytes:
     if member.size > max_bytes:
         raise InputError(f"member {member.name!r} has {member.size} bytes, the limit is {max_bytes}")
-    data = tar.extractfile(member).read()
+    content = tar.extractfile(member)
+    data = content.read() if content else b""
     if len(data) != member.size:
         raise InputError(f"it ends inside member {member.name!r}")
     return data

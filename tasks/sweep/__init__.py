@@ -5,11 +5,23 @@ Out: `Outcome`s, a table, sweep.json and accuracy_cost.png. A sweep chooses, so 
 the test split: the winner's test figures are those of the night that runs it.
 """
 
-from tasks.sweep.outcome import Figures, Outcome, best, figures_of, frontier, recall_figures, record_figures
+from tasks.sweep.outcome import (
+    Failed,
+    Figures,
+    Finished,
+    Outcome,
+    best,
+    figures_of,
+    frontier,
+    recall_figures,
+    record_figures,
+)
 from tasks.sweep.publish import conclusion, publish_sweep, table, write_sweep
 
 __all__ = [
+    "Failed",
     "Figures",
+    "Finished",
     "Outcome",
     "best",
     "conclusion",

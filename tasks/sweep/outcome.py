@@ -1,5 +1,7 @@
 """What became of a variant, and which variants are worth a look."""
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ValidationError
 
 from storage.errors import InputError, MissingObject
@@ -29,12 +31,22 @@ class Figures(BaseModel, frozen=True, extra="forbid"):
     train_seconds: float
 
 
-class Outcome(BaseModel, frozen=True, extra="forbid"):
-    """A variant's figures, or why there are none."""
+class Finished(BaseModel, frozen=True, extra="forbid"):
+    """A variant with its figures."""
 
     name: str
-    figures: Figures | None = None
-    error: str = ""
+    figures: Figures
+
+
+class Failed(BaseModel, frozen=True, extra="forbid"):
+    """A variant that ended with an error."""
+
+    name: str
+    error: str
+
+
+Outcome = Finished | Failed
+"""What became of a variant."""
 
 
 def figures_of(
@@ -75,24 +87,33 @@ def recall_figures(store: ObjectStore, key: str) -> Figures | None:
         return None
 
 
-def best(outcomes: list[Outcome]) -> Outcome | None:
+def finished(outcomes: Sequence[Outcome]) -> list[Finished]:
+    """The variants that have figures."""
+    return [one for one in outcomes if isinstance(one, Finished)]
+
+
+def best(outcomes: Sequence[Outcome]) -> Finished | None:
     """The most accurate variant, the one of least work among equals; None where none finished."""
-    finished = [outcome for outcome in outcomes if outcome.figures]
-    cost = compute_cost(finished)
-    return min(finished, key=lambda one: (-one.figures.accuracy, getattr(one.figures, cost)), default=None)
+    cost = compute_cost(outcomes)
+    return min(
+        finished(outcomes),
+        key=lambda one: (-one.figures.accuracy, getattr(one.figures, cost)),
+        default=None,
+    )
 
 
-def compute_cost(outcomes: list[Outcome]) -> str:
+def compute_cost(outcomes: Sequence[Outcome]) -> str:
     """The field of `Figures` for the work of an inference: instructions where all were counted."""
-    counted = all(one.figures.instructions_m is not None for one in outcomes if one.figures)
+    counted = all(one.figures.instructions_m is not None for one in finished(outcomes))
     return "instructions_m" if counted else "host_p95_ms"
 
 
-def frontier(outcomes: list[Outcome], cost: str) -> list[Outcome]:
+def frontier(outcomes: Sequence[Outcome], cost: str) -> list[Finished]:
     """Variants that no other beats in both accuracy and `cost`, a field of `Figures`; the cheapest first."""
-    finished = [outcome for outcome in outcomes if outcome.figures]
-    kept: list[Outcome] = []
-    for outcome in sorted(finished, key=lambda one: (getattr(one.figures, cost), -one.figures.accuracy)):
+    kept: list[Finished] = []
+    for outcome in sorted(
+        finished(outcomes), key=lambda one: (getattr(one.figures, cost), -one.figures.accuracy)
+    ):
         if not kept or outcome.figures.accuracy > kept[-1].figures.accuracy:
             kept.append(outcome)
     return kept

@@ -5,9 +5,13 @@ nothing else beats in both.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.evaluate.pictures import BLUE, INK, MUTED, canvas, save
-from tasks.sweep.outcome import Outcome, compute_cost, frontier
+from tasks.sweep.outcome import Finished, compute_cost, frontier
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _AXES = {
     "bytes": ("size of the INT8 file (kB)", 1e3),
@@ -17,8 +21,8 @@ _AXES = {
 """Field of `Figures` → label and divisor."""
 
 
-def draw_accuracy_cost(outcomes: list[Outcome], title: str, path: Path) -> Path:
-    """Draw at least one outcome, each with figures."""
+def draw_accuracy_cost(outcomes: list[Finished], title: str, path: Path) -> Path:
+    """Draw at least one variant."""
     figure, panels = canvas(10.4, 4.8, columns=2, sharey=True)
     for axes, cost in zip(panels, ("bytes", compute_cost(outcomes)), strict=True):
         label, unit = _AXES[cost]
@@ -39,9 +43,11 @@ def draw_accuracy_cost(outcomes: list[Outcome], title: str, path: Path) -> Path:
     return save(figure, title, path)
 
 
-def _draw_variant(axes, outcome: Outcome, cost: float, colour: str) -> None:
+def _draw_variant(axes: "Axes", outcome: Finished, cost: float, colour: str) -> None:
     accuracy, (low, high) = outcome.figures.accuracy, outcome.figures.accuracy_ci
     reach = [[100 * (accuracy - low)], [100 * (high - accuracy)]]
     axes.errorbar(cost, 100 * accuracy, yerr=reach, fmt="o", color=colour, capsize=3)
-    above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
-    axes.annotate(outcome.name, (cost, 100 * high), color=INK, fontsize=9, **above)
+    axes.annotate(
+        outcome.name, (cost, 100 * high), color=INK, fontsize=9,
+        xytext=(0, 4), textcoords="offset points", ha="center",
+    )  # fmt: skip

@@ -19,7 +19,7 @@ def augment(images, labels, config: AugmentationConfig, seed):
 
     if not config.enabled:
         return images, labels
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 9), num=9)
+    seeds = tf.unstack(tf.random.split(seed, 9), num=9)
     x = tf.cast(images, tf.float32)
     x = tf.raw_ops.ImageProjectiveTransformV3(
         images=x,
@@ -70,7 +70,7 @@ def _erase(x, share: float, seed):
     import tensorflow as tf
 
     count, px = x.shape[0], x.shape[1]
-    place, size, chosen, grey = tf.unstack(tf.random.experimental.stateless_split(seed, 4), num=4)
+    place, size, chosen, grey = tf.unstack(tf.random.split(seed, 4), num=4)
     centre = tf.random.stateless_uniform((2, count, 1), place, 0, px)
     half = tf.random.stateless_uniform((2, count, 1), size, _ERASED[0] * px, _ERASED[1] * px)
     rows, columns = tf.unstack(tf.abs(tf.range(px, dtype=tf.float32) - centre) < half)
@@ -83,9 +83,9 @@ def _mixup(x, labels, alpha: float, seed):
     """Zhang et al., 2017: each image blended with the reversed batch, by shares from Beta(alpha, alpha)."""
     import tensorflow as tf
 
-    first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2), num=2)
-    g1 = tf.random.stateless_gamma((x.shape[0],), first, alpha)
-    g2 = tf.random.stateless_gamma((x.shape[0],), second, alpha)
+    first, second = tf.unstack(tf.random.split(seed, 2), num=2)
+    g1 = tf.random.stateless_gamma((x.shape[0],), first, tf.constant(alpha))
+    g2 = tf.random.stateless_gamma((x.shape[0],), second, tf.constant(alpha))
     share = tf.math.divide_no_nan(g1, g1 + g2)
     share = tf.maximum(share, 1 - share)
     blend = share[:, None, None, None]

@@ -5,10 +5,15 @@ Every batch is a function of (seed, epoch, step) alone: a run that was killed se
 the very batches that an uninterrupted one sees.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from tasks.train.augmentation import augment
 from tasks.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _VALIDATION_BATCH = 256
 
@@ -18,7 +23,9 @@ def count_steps(images: int, batch_size: int) -> int:
     return max(1, images // batch_size)
 
 
-def training_batches(split, config: TrainConfig, first_epoch: int = 0):
+def training_batches(
+    split, config: TrainConfig, first_epoch: int = 0
+) -> "tf.data.Dataset[tuple[tf.Tensor, ...]]":
     """All batches from `first_epoch` to the last one, shuffled anew in every epoch, augmented, in one row.
 
     `split` holds images uint8 (N, P, P, C) and votes float32 (N, 5).
@@ -28,11 +35,13 @@ def training_batches(split, config: TrainConfig, first_epoch: int = 0):
     images, votes = tf.constant(split.images), tf.constant(split.votes, tf.float32)
     batch_size = min(config.batch_size, len(split.images))
     steps = count_steps(len(split.images), batch_size)
+    # the type checker's stubs of TensorFlow leave `experimental` out
+    random: Any = tf.random
     weights = class_weights(split.votes, config.class_weights) if config.class_weights else None
 
-    def batch(number):
+    def batch(number: Any) -> tuple[tf.Tensor, ...]:
         epoch, step = number // steps, number % steps
-        rows = tf.random.experimental.index_shuffle(
+        rows = random.experimental.index_shuffle(
             step * batch_size + tf.range(batch_size, dtype=tf.int64),
             seed=tf.stack([tf.constant(config.seed, tf.int64), epoch]),
             max_index=tf.constant(len(split.images) - 1, tf.int64),
@@ -45,7 +54,7 @@ def training_batches(split, config: TrainConfig, first_epoch: int = 0):
     return numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def validation_batches(split):
+def validation_batches(split) -> "tf.data.Dataset[tuple[tf.Tensor, ...]]":
     """Validation images as they are, in order."""
     import tensorflow as tf
 

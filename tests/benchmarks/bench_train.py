@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -81,7 +81,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Rate], float]:
     return best, waiting_share(*ours(config, split), options.steps * options.rounds)
 
 
-def ours(config: TrainConfig, split) -> tuple:
+def ours(config: TrainConfig, split) -> tuple[Any, Any]:
     from tasks.train.input_pipeline import training_batches
     from tasks.train.networks import build_network
 
@@ -89,7 +89,7 @@ def ours(config: TrainConfig, split) -> tuple:
     return _compiled(network, config, jit_compile=False), training_batches(split, config)
 
 
-def straightforward(config: TrainConfig, split, jit_compile: bool | str) -> tuple:
+def straightforward(config: TrainConfig, split, jit_compile: bool | str) -> tuple[Any, Any]:
     """What a tutorial does: everything at the network's size in float32, a generator, fit."""
     import tensorflow as tf
 

@@ -1,12 +1,15 @@
 """Which variants a sweep points out."""
 
+from typing import Any
+
 import pytest
 
 from storage.errors import InputError
 from storage.opening import open_store
 from tasks.sweep import (
+    Failed,
     Figures,
-    Outcome,
+    Finished,
     best,
     conclusion,
     figures_of,
@@ -18,25 +21,26 @@ from tasks.sweep import (
 from tests.tasks.small_run import small_run
 
 
-def outcome(name: str, accuracy: float, size: int, p95: float, **others) -> Outcome:
-    figures = {
+def outcome(name: str, accuracy: float, size: int, p95: float, **others: object) -> Finished:
+    figures: dict[str, Any] = {
         "experiment_id": name, "label_set": "fer2013", "data_fingerprint": "ab", "images": 100,
         "accuracy": accuracy, "accuracy_ci": (accuracy - 0.05, accuracy + 0.05), "macro_recall": accuracy,
         "quantization_loss": 0.1, "bytes": size, "host_p95_ms": p95, "instructions_m": None,
         "parameters": size, "epochs": 3, "train_seconds": 60.0, **others,
     }  # fmt: skip
-    return Outcome(name=name, figures=Figures(**figures))
+    return Finished(name=name, figures=Figures(**figures))
 
 
 SMALL = outcome("small", 0.80, 100, 1.0)
 LARGE = outcome("large", 0.84, 900, 3.0)
 POOR = outcome("poor", 0.79, 500, 2.0)
-BROKEN = Outcome(name="broken", error="no weights")
+BROKEN = Failed(name="broken", error="no weights")
 
 
 def test_the_most_accurate_wins_and_the_faster_of_equals():
     assert best([SMALL, LARGE, POOR, BROKEN]) == LARGE
-    assert best([LARGE, outcome("quick", 0.84, 900, 2.0)]).name == "quick"
+    quick = outcome("quick", 0.84, 900, 2.0)
+    assert best([LARGE, quick]) == quick
     assert best([BROKEN]) is None
 
 

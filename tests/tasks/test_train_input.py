@@ -59,8 +59,8 @@ def test_batches_from_an_epoch_on_are_the_very_ones_of_an_uninterrupted_run():
     whole = list(training_batches(split, config))[2 * 2 :]
     resumed = list(training_batches(split, config, first_epoch=2))
     assert len(whole) == len(resumed) == 2
-    for (x, y), (x2, y2) in zip(whole, resumed, strict=True):
-        assert np.array_equal(x, x2) and np.array_equal(y, y2)
+    for one, other in zip(whole, resumed, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_a_data_set_smaller_than_a_batch_is_one_step():
