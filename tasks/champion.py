@@ -20,7 +20,7 @@ from storage.opening import open_store
 from storage.registry import Registry
 from tasks.evaluate import Evaluation, Paired, compare, load_predictions, predict
 from tasks.prepare import PreparedData, load_split
-from tasks.train import SEEN_IMAGES, digests
+from tasks.train import SEEN_IMAGES
 
 _WAY_OUT = (
     "Prepare the data as it was for the champion, or, to begin with a new kind of model, "
@@ -50,24 +50,24 @@ def compare_with_champion(
     directory, manifest = registry.fetch(version, work_dir / "releases"), registry.manifest(version)
     ours, labels, ids = load_predictions(candidate)
     test = load_split(data.directory, "test")
-    images = test.images[np.isin(test.ids, ids)]
+    test = test.where(np.isin(test.ids, ids))
     try:
-        theirs = predict(directory / manifest.model, images)
-        seen = seen_before(store, manifest.experiment_id, images)
-        fresh = np.ones(len(images), bool) if seen is None else ~seen
-        paired = compare(ours[fresh], theirs[fresh], labels[fresh])
+        theirs = predict(directory / manifest.model, test.images)
+        seen = seen_before(store, manifest.experiment_id, test.digests)
+        fresh = np.ones(len(labels), bool) if seen is None else ~seen
+        paired = compare(ours[fresh], theirs[fresh], labels[fresh], test.groups[fresh])
     except (InputError, ModelError) as error:
         return AgainstChampion(version=version, paired=None, reason=f"{error}. {_WAY_OUT}")
     return AgainstChampion(version=version, paired=paired, seen=None if seen is None else int(seen.sum()))
 
 
-def seen_before(store: ObjectStore, experiment: str, images: np.ndarray) -> np.ndarray | None:
-    """Which images uint8 (N, P, P, C) an experiment's network learnt from, bool (N,); None: not recorded."""
+def seen_before(store: ObjectStore, experiment: str, digests: np.ndarray) -> np.ndarray | None:
+    """Which images of `digests` (N,) an experiment's network learnt from, bool (N,); None: not recorded."""
     try:
         seen = np.load(io.BytesIO(store.read(f"experiments/{experiment}/{SEEN_IMAGES}")))
     except MissingObject:
         return None
-    return np.isin(digests(images), seen)
+    return np.isin(digests, seen)
 
 
 @task(name="compare-with-champion", task_run_name="compare-with-champion")

@@ -24,13 +24,14 @@ import numpy as np
 from prefect import get_run_logger, task
 from pydantic import BaseModel, Field, FiniteFloat
 
-from storage.errors import InputError, ModelError
+from storage.errors import InputError
 from storage.files import arriving_directory
 from storage.manifest import MANIFEST, SIGNATURE, FileFacts, GoldenFacts, Manifest
 from storage.opening import open_store
 from storage.registry import Champion, Registry
 from tasks.classes import CLASSES
 from tasks.convert import TfliteModel
+from tasks.litert import quantized_outputs
 from tasks.prepare import PreparedData
 from tasks.prepare.splits import load_split
 
@@ -82,7 +83,7 @@ def build_release(
     with arriving_directory(directory) as part:
         shutil.copyfile(model.path, part / _MODEL)
         inputs = golden_inputs(data.directory, config.golden_images)
-        np.savez(part / _GOLDEN, inputs=inputs, outputs=run_quantized(part / _MODEL, inputs))
+        np.savez(part / _GOLDEN, inputs=inputs, outputs=quantized_outputs(part / _MODEL, inputs))
         manifest = Manifest(
             version=directory.name,
             created_at=datetime.strptime(notes.experiment_id, "%Y%m%d_%H%M%S").replace(tzinfo=UTC),
@@ -110,30 +111,6 @@ def golden_inputs(prepared: Path, count: int) -> np.ndarray:
     """`count` images spread evenly over the validation split, uint8 (count, P, P, C)."""
     images = load_split(prepared, "val").images
     return np.asarray(images[np.unique(np.linspace(0, len(images) - 1, count).astype(int))])
-
-
-def run_quantized(model_path: Path, inputs: np.ndarray) -> np.ndarray:
-    """The model's own uint8 outputs (K, classes), by ai-edge-litert with its default delegate, one thread."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        interpreter = Interpreter(model_path=str(model_path), num_threads=1)
-        interpreter.allocate_tensors()
-        entry, end = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-        outputs = []
-        for number in range(len(inputs)):
-            interpreter.set_tensor(entry["index"], inputs[number : number + 1])
-            interpreter.invoke()
-            outputs.append(interpreter.get_tensor(end["index"])[0])
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(
-            f"{model_path} doesn't run in ai-edge-litert on {inputs.shape} uint8: {error}"
-        ) from error
-    if end["dtype"] is not np.uint8:
-        raise ModelError(
-            f"{model_path}: expected uint8 outputs, got {end['dtype'].__name__}; release INT8 models"
-        )
-    return np.stack(outputs)
 
 
 def check_signing_key() -> None:

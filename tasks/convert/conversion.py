@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,8 +99,13 @@ def run_in_runtime(path: Path, image: np.ndarray, runs: int) -> dict:
     """
     # -P: the program's folder stays off the import path, where its siblings' names could hide a library's
     command = [sys.executable, "-P", str(Path(__file__).with_name("trial.py")), str(path), str(runs)]
+    # it finds `tasks` where we were found, installed or not
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     try:
-        done = subprocess.run(command, input=image.tobytes(), capture_output=True, timeout=_TRIAL_TIMEOUT_S)
+        done = subprocess.run(
+            command, input=image.tobytes(), capture_output=True, timeout=_TRIAL_TIMEOUT_S, env=environment
+        )
     except subprocess.TimeoutExpired as error:
         raise ModelError(f"{path}: ai-edge-litert did not finish {runs} runs in {error.timeout} s") from error
     if done.returncode:

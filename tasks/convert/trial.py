@@ -1,16 +1,20 @@
 """Load and run a .tflite the way a device does: ai-edge-litert, default delegate, one thread.
 
-A program of its own, because a runtime that dislikes a file may take its process along. It imports nothing
-of ours. In: the file's path and the count of timed runs as arguments, one image's raw uint8 bytes on stdin.
+A program of its own, because a runtime that dislikes a file may take its process along. Of ours it imports
+only `tasks.litert`. In: the file's path and the count of timed runs as arguments, one image's raw uint8 bytes
+on stdin.
 Out: one line of JSON on stdout, with either `error` and `suspects` or the figures.
 """
 
 import json
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+
+from tasks.litert import Runner, quantize
 
 XNNPACK_MAX_REQUANTIZATION = 256
 """XNNPACK takes scale_in * scale_weight / scale_out below 2^8 only (its qs8 operators' own check)."""
@@ -18,34 +22,32 @@ XNNPACK_MAX_REQUANTIZATION = 256
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
-def main(path: str, runs: int, image: bytes) -> dict:
-    interpreter = Interpreter(model_path=path, num_threads=1)
+def main(path: Path, runs: int, image: bytes) -> dict[str, Any]:
+    runner = Runner(path)
     try:
-        interpreter.allocate_tensors()
+        runner.allocate()
     except (RuntimeError, ValueError) as error:
-        return {"error": str(error), "suspects": _suspects(interpreter)}
-    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    pixels = np.frombuffer(image, np.uint8).reshape(entry["shape"]).astype(entry["dtype"])
-    milliseconds = []
+        return {"error": str(error), "suspects": _suspects(runner.interpreter)}
+    pixels = quantize(np.frombuffer(image, np.uint8).reshape(runner.entry["shape"]), runner.entry)
+    finite, milliseconds = True, []
     for run in range(runs + runs // 10):
         began = time.perf_counter()
-        interpreter.set_tensor(entry["index"], pixels)
-        interpreter.invoke()
-        output = interpreter.get_tensor(exit_["index"])
+        output = runner.invoke(pixels)
         if run >= runs // 10:
             milliseconds.append(1000 * (time.perf_counter() - began))
-    partitions, undelegated = _partitions(interpreter)
+        finite = bool(np.isfinite(output.astype(np.float32)).all())
+    partitions, undelegated = _partitions(runner.interpreter)
     return {
-        "input": _tensor(entry),
-        "output": _tensor(exit_),
-        "finite": bool(np.isfinite(output.astype(np.float32)).all()),
+        "input": _tensor(runner.entry),
+        "output": _tensor(runner.exit),
+        "finite": finite,
         "delegate_partitions": partitions,
         "undelegated": undelegated,
         "host_latency_ms": _statistics(np.array(milliseconds)),
     }
 
 
-def _tensor(details: dict) -> dict:
+def _tensor(details: dict[str, Any]) -> dict[str, Any]:
     scale, zero_point = details["quantization"]
     return {
         "shape": details["shape"].tolist(),
@@ -61,7 +63,7 @@ def _statistics(milliseconds: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def _partitions(interpreter: Interpreter) -> tuple[int, list[str]]:
+def _partitions(interpreter: Any) -> tuple[int, list[str]]:
     """How many pieces the delegate took, and the operations that it left to the runtime.
 
     The runtime lists replaced operations beside the DELEGATE nodes that replaced them: an operation was
@@ -84,7 +86,7 @@ def _partitions(interpreter: Interpreter) -> tuple[int, list[str]]:
     return len(delegates), [op["op_name"] for op in plain if op["index"] not in replaced]
 
 
-def _suspects(interpreter: Interpreter) -> list[dict]:
+def _suspects(interpreter: Any) -> list[dict[str, Any]]:
     """Convolutions whose output range is too narrow for XNNPACK: tensor index, name, and by how much."""
     details = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
 
@@ -103,4 +105,4 @@ def _suspects(interpreter: Interpreter) -> list[dict]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), sys.stdin.buffer.read())))
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), sys.stdin.buffer.read())))

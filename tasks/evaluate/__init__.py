@@ -7,6 +7,7 @@ and PNG pictures in one directory. Float and INT8 models pass through the same f
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from prefect import task
@@ -20,7 +21,6 @@ from tasks.evaluate.compare import Agreement, Paired, agreement, compare
 from tasks.evaluate.figures import (
     ClassFigures,
     CommonError,
-    EvaluateConfig,
     Evaluation,
     SourceFigures,
     classification_report,
@@ -30,14 +30,13 @@ from tasks.evaluate.layers import LayerError, errors_of_files
 from tasks.evaluate.pictures import draw_confident_errors, draw_confusion, draw_reliability
 from tasks.evaluate.predict import predict
 from tasks.prepare import PreparedData
-from tasks.prepare.splits import Split, load_split
+from tasks.prepare.splits import Split, SplitName, load_split
 from tasks.train.seen import unseen
 
 __all__ = [
     "Agreement",
     "ClassFigures",
     "CommonError",
-    "EvaluateConfig",
     "Evaluation",
     "Paired",
     "SourceFigures",
@@ -57,8 +56,7 @@ def evaluate(
     data: PreparedData,
     out_dir: Path,
     name: str,
-    split: str = "test",
-    config: EvaluateConfig = EvaluateConfig(),  # noqa: B008 - frozen
+    split: SplitName = "test",
     seen: Path | None = None,
 ) -> Evaluation:
     """Everything measured of the model at `model_path` on one split, written under `out_dir` as well.
@@ -66,15 +64,7 @@ def evaluate(
     Images whose digests lie in the file `seen` are left out. Raises InputError for a split without images,
     ModelError for a model that can't be run on it.
     """
-    images = _images(data, split, seen).images
-    if not len(images):
-        raise InputError(
-            f"{data.directory}: the {split} split has no image; look at the counts in metadata.json"
-        )
-    started = time.monotonic()
-    probabilities = predict(model_path, images, config.batch_size)
-    seconds = time.monotonic() - started
-    return evaluate_predictions(probabilities, model_path, data, out_dir, name, split, config, seconds, seen)
+    return _evaluate(None, model_path, data, out_dir, name, split, seen)
 
 
 def evaluate_predictions(
@@ -83,29 +73,48 @@ def evaluate_predictions(
     data: PreparedData,
     out_dir: Path,
     name: str,
-    split: str = "test",
-    config: EvaluateConfig = EvaluateConfig(),  # noqa: B008 - frozen
-    seconds: float = 0.0,
+    split: SplitName = "test",
     seen: Path | None = None,
 ) -> Evaluation:
-    """The same from probabilities float32 (N, 5) that are there already; `seconds` is how long they took."""
-    images = _images(data, split, seen)
-    figures = measure(probabilities, images.labels, images.sources, data.sources, config)
+    """The same from probabilities float32 (N, 5) that are there already."""
+    return _evaluate(probabilities, model_path, data, out_dir, name, split, seen)
+
+
+def _evaluate(
+    probabilities: np.ndarray | None,
+    model_path: Path,
+    data: PreparedData,
+    out_dir: Path,
+    name: str,
+    split: SplitName,
+    seen: Path | None,
+) -> Evaluation:
+    whole = load_split(data.directory, split)
+    images = unseen(whole, np.load(seen)) if seen else whole
+    if not len(images.labels):
+        raise InputError(
+            f"{data.directory}: the {split} split has no image; look at the counts in metadata.json"
+        )
+    started = time.monotonic()
+    if probabilities is None:
+        probabilities = predict(model_path, images.images)
+    seconds = time.monotonic() - started
+    figures = measure(probabilities, images.labels, images.sources, data.sources, images.groups)
     out_dir.mkdir(parents=True, exist_ok=True)
-    table = reliability(probabilities, images.labels, config.calibration_bins)
+    table = reliability(probabilities, images.labels)
     evaluation = Evaluation(
         **figures,
         model=name,
         model_path=model_path,
         split=split,
-        left_out=len(load_split(data.directory, split).labels) - len(images.labels),
+        left_out=len(whole.labels) - len(images.labels),
         label_set=data.label_set,
         data_fingerprint=data.fingerprint,
         ece=table.ece,
         classification_report=classification_report(figures),
         json_path=out_dir / f"{name}_evaluation.json",
         predictions_path=_save_predictions(out_dir / f"{name}_predictions.npz", probabilities, images),
-        pictures=_draw(figures, table, probabilities, images, out_dir, name, config),
+        pictures=_draw(figures, table, probabilities, images, out_dir, name),
         seconds=seconds,
     )
     write_whole(evaluation.json_path, evaluation.model_dump_json(indent=2))
@@ -118,19 +127,13 @@ def load_predictions(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray, np
         return file["probabilities"], file["labels"], file["ids"]
 
 
-def _images(data: PreparedData, split: str, seen: Path | None) -> Split:
-    whole = load_split(data.directory, split)
-    return unseen(whole, np.load(seen)) if seen else whole
-
-
 def _draw(
-    figures: dict,
+    figures: dict[str, Any],
     table: Reliability,
     probabilities: np.ndarray,
     split: Split,
     out_dir: Path,
     name: str,
-    config: EvaluateConfig,
 ) -> dict[str, Path]:
     pictures = {
         "confusion_matrix": draw_confusion(
@@ -138,17 +141,13 @@ def _draw(
         ),
         "reliability": draw_reliability(table, out_dir / f"{name}_reliability.png"),
         "confident_errors": draw_confident_errors(
-            split.images,
-            split.labels,
-            probabilities,
-            config.error_images,
-            out_dir / f"{name}_confident_errors.png",
+            split.images, split.labels, probabilities, out_dir / f"{name}_confident_errors.png"
         ),
     }
     return {key: path for key, path in pictures.items() if path}
 
 
-def _finding(figures: dict) -> str:
+def _finding(figures: dict[str, Any]) -> str:
     low, high = figures["accuracy_ci"]
     finding = f"{figures['accuracy']:.1%} right (95 % interval {low:.1%} to {high:.1%})"
     if figures["common_errors"]:
@@ -170,12 +169,11 @@ def evaluate_model(
     data: PreparedData,
     out_dir: Path,
     name: str,
-    split: str = "test",
-    config: EvaluateConfig = EvaluateConfig(),  # noqa: B008
+    split: SplitName = "test",
     seen: Path | None = None,
 ) -> Evaluation:
     """Measure one model on a split and log its figures."""
-    evaluation = evaluate(model_path, data, out_dir, name, split, config, seen)
+    evaluation = evaluate(model_path, data, out_dir, name, split, seen)
     low, high = evaluation.accuracy_ci
     get_run_logger().info(
         "%s: accuracy %.3f (%.3f to %.3f), macro recall %.3f, ECE %.3f on %d %s images\n%s",

@@ -1,46 +1,19 @@
-"""What is measured of one model on one split: the config, the result, and the figures behind it.
+"""What is measured of one model on one split: the result, and the figures behind it.
 
 In: probabilities float32 (N, 5) and labels (N,). Out: an `Evaluation` of plain numbers; a figure
 that can't be computed (a class without a test image) is None, never NaN and never left out.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from tasks.classes import CLASSES
-from tasks.evaluate.intervals import bootstrap_intervals, share_interval
+from tasks.evaluate.intervals import bootstrap_intervals, independent_images, share_interval
 
 Interval = tuple[float, float]
-
-
-class EvaluateConfig(BaseModel):
-    """How a model is measured on the test split."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", title="Evaluation")
-
-    bootstrap_rounds: int = Field(
-        default=2000,
-        ge=200,
-        le=100_000,
-        description="Resamples behind each bootstrap interval (200 to 100,000).",
-    )
-    calibration_bins: int = Field(
-        default=15,
-        ge=5,
-        le=50,
-        description="Confidence bins of the reliability picture and the ECE (5 to 50).",
-    )
-    error_images: int = Field(
-        default=24, ge=0, le=100, description="Most confident errors on the contact sheet (0 to 100 images)."
-    )
-    batch_size: int = Field(
-        default=256, ge=1, le=4096, description="Images per batch for the Keras model (1 to 4096)."
-    )
-    seed: int = Field(
-        default=0, ge=0, description="Seed of the bootstrap: the same images give the same intervals."
-    )
 
 
 class ClassFigures(BaseModel, frozen=True):
@@ -107,8 +80,12 @@ class Evaluation(BaseModel, frozen=True):
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Counts int64 (5, 5): row = truth, column = prediction."""
     size = len(CLASSES)
-    cells = labels.astype(np.int64) * size + predicted
-    return np.bincount(cells, minlength=size * size).reshape(size, size)
+    return np.bincount(cells_of(labels, predicted), minlength=size * size).reshape(size, size)
+
+
+def cells_of(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """The place of each image in the flat confusion matrix, int64 (N,)."""
+    return labels.astype(np.int64) * len(CLASSES) + predicted
 
 
 def macro_figures(confusion: np.ndarray) -> np.ndarray:
@@ -127,10 +104,11 @@ def macro_figures(confusion: np.ndarray) -> np.ndarray:
 
 
 def class_figures(
-    confusion: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
+    confusion: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray
 ) -> dict[str, ClassFigures]:
-    """Precision, recall with a Wilson interval, F1 and one-vs-rest AUC of each class."""
+    """Precision, recall with its interval, F1 and one-vs-rest AUC of each class."""
     right, support, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    found = probabilities.argmax(1) == labels
     precision, recall = _ratio(right, predicted), _ratio(right, support)
     f1 = _ratio(2 * right, support + predicted)
     figures = {}
@@ -139,7 +117,7 @@ def class_figures(
         figures[name] = ClassFigures(
             precision=float(precision[index]) if there else None,
             recall=float(recall[index]) if there else None,
-            recall_ci=share_interval(right[index], support[index]) if there else None,
+            recall_ci=_interval(found, groups, labels == index),
             f1=float(f1[index]) if there else None,
             auc=_auc(labels == index, probabilities[:, index]),
             support=int(support[index]),
@@ -148,16 +126,16 @@ def class_figures(
 
 
 def source_figures(
-    right: np.ndarray, sources: np.ndarray, names: tuple[str, ...]
+    right: np.ndarray, sources: np.ndarray, names: tuple[str, ...], groups: np.ndarray
 ) -> dict[str, SourceFigures]:
-    """Accuracy with a Wilson interval for the images of each source; `right` is bool (N,)."""
+    """Accuracy with its interval for the images of each source; `right` is bool (N,)."""
     figures = {}
     for index, name in enumerate(names):
         of_source = right[sources == index]
         figures[name] = SourceFigures(
             accuracy=float(of_source.mean()) if len(of_source) else None,
             images=len(of_source),
-            ci=share_interval(int(of_source.sum()), len(of_source)) if len(of_source) else None,
+            ci=_interval(right, groups, sources == index),
         )
     return figures
 
@@ -183,24 +161,27 @@ def measure(
     labels: np.ndarray,
     sources: np.ndarray,
     names: tuple[str, ...],
-    config: EvaluateConfig,
-) -> dict:
-    """All figures of an `Evaluation` that follow from the predictions alone, by field name."""
+    groups: np.ndarray,
+) -> dict[str, Any]:
+    """All figures of an `Evaluation` that follow from the predictions alone, by field name.
+
+    Images with the same number in `groups` int (N,) belong together (`tasks.evaluate.intervals`).
+    """
     predicted = probabilities.argmax(1)
     confusion = confusion_matrix(labels, predicted)
     right = predicted == labels
     macro = macro_figures(confusion)
-    intervals = bootstrap_intervals(confusion, macro_figures, config.bootstrap_rounds, config.seed)
-    classes = class_figures(confusion, labels, probabilities)
+    intervals = bootstrap_intervals(cells_of(labels, predicted), confusion.shape, groups, macro_figures)
+    classes = class_figures(confusion, labels, probabilities, groups)
     areas = [figures.auc for figures in classes.values()]
     figures = {
         "images": len(labels),
         "accuracy": float(right.mean()),
-        "accuracy_ci": share_interval(int(right.sum()), len(right)),
+        "accuracy_ci": share_interval(float(right.mean()), independent_images(right, groups)),
         "mean_confidence": float(probabilities.max(1).mean()),
         "auc": None if None in areas else float(np.mean(areas)),
         "per_class": classes,
-        "per_source": source_figures(right, sources, names),
+        "per_source": source_figures(right, sources, names, groups),
         "confusion": confusion.tolist(),
         "common_errors": common_errors(confusion),
     }
@@ -209,7 +190,7 @@ def measure(
     return figures
 
 
-def classification_report(evaluation: dict) -> str:
+def classification_report(evaluation: dict[str, Any]) -> str:
     """The figures per class as a text table, for logs and terminals."""
     lines = [f"{'':>12}  precision  recall      f1     auc  images"]
     for name, one in evaluation["per_class"].items():
@@ -224,6 +205,14 @@ def classification_report(evaluation: dict) -> str:
     )
     lines.append(f"{'macro':>12}{macro}{'':>8}{evaluation['images']:>8}")
     return "\n".join(lines)
+
+
+def _interval(right: np.ndarray, groups: np.ndarray, chosen: np.ndarray) -> Interval | None:
+    """Of the share that is right among the chosen images; None where there are none."""
+    if not chosen.any():
+        return None
+    mine = right[chosen]
+    return share_interval(float(mine.mean()), independent_images(mine, groups[chosen]))
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

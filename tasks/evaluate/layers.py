@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from tasks.convert import ConvertedModels
-from tasks.evaluate.predict import dequantize, quantize
+from tasks.litert import Runner, dequantize, quantize
 from tasks.prepare import PreparedData
 from tasks.prepare.splits import load_split
 
@@ -58,22 +58,20 @@ def _relative_error(exact: np.ndarray, rounded: np.ndarray) -> float:
 
 def _tensors(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     """Output of every operation in real values float32 (N, 1, …), by tensor name."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from ai_edge_litert.interpreter import OpResolverType
 
-    interpreter = Interpreter(
-        model_path=str(path),
+    runner = Runner(
+        path,
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         experimental_preserve_all_tensors=True,
-    )
-    interpreter.allocate_tensors()
-    entry = interpreter.get_input_details()[0]
+    ).allocate()
+    interpreter = runner.interpreter
     # the runtime has no public way to tell an operation's output from a weight
     produced = {index for op in interpreter._get_ops_details() for index in op["outputs"]}
     tensors = [tensor for tensor in interpreter.get_tensor_details() if tensor["index"] in produced]
     collected: dict[str, list[np.ndarray]] = {tensor["name"]: [] for tensor in tensors}
-    for image in quantize(images, entry):
-        interpreter.set_tensor(entry["index"], image[None])
-        interpreter.invoke()
+    for image in quantize(images, runner.entry):
+        runner.invoke(image[None])
         for tensor in tensors:
             collected[tensor["name"]].append(dequantize(interpreter.get_tensor(tensor["index"]), tensor))
     return {name: np.stack(outputs) for name, outputs in collected.items()}

@@ -61,7 +61,7 @@ def draw_reliability(table: Reliability, path: Path) -> Path:
 
 
 def draw_confident_errors(
-    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, at_most: int, path: Path
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, path: Path, at_most: int = 24
 ) -> Path | None:
     """Contact sheet of wrong images (N, P, P, C), the most confident first. None where nothing is wrong."""
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)

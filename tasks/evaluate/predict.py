@@ -11,9 +11,12 @@ import numpy as np
 
 from storage.errors import ModelError
 from tasks.classes import CLASSES
+from tasks.litert import dequantize, load
+
+_BATCH = 256
 
 
-def predict(model_path: Path, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+def predict(model_path: Path, images: np.ndarray) -> np.ndarray:
     """Class probabilities float32 (N, 5) of uint8 images (N, P, P, C).
 
     Raises ModelError where the file can't be loaded or takes or gives another shape.
@@ -23,7 +26,7 @@ def predict(model_path: Path, images: np.ndarray, batch_size: int = 256) -> np.n
         raise ModelError(
             f"{model_path}: expected a file ending in .keras or .tflite, got {model_path.suffix!r}"
         )
-    probabilities = runners[model_path.suffix](model_path, images, batch_size)
+    probabilities = runners[model_path.suffix](model_path, images)
     if probabilities.shape != (len(images), len(CLASSES)):
         raise ModelError(
             f"{model_path}: expected outputs of shape {(len(images), len(CLASSES))} "
@@ -36,7 +39,7 @@ def predict(model_path: Path, images: np.ndarray, batch_size: int = 256) -> np.n
     return probabilities
 
 
-def _predict_keras(model_path: Path, images: np.ndarray, batch_size: int) -> np.ndarray:
+def _predict_keras(model_path: Path, images: np.ndarray) -> np.ndarray:
     import keras
 
     try:
@@ -44,51 +47,16 @@ def _predict_keras(model_path: Path, images: np.ndarray, batch_size: int) -> np.
     except (ValueError, OSError) as error:
         raise ModelError(f"{model_path}: Keras can't load it: {error}") from error
     _check_input(model_path, model.input_shape, images)
-    return np.asarray(model.predict(images, batch_size=batch_size, verbose=0), np.float32)
+    return np.asarray(model.predict(images, batch_size=_BATCH, verbose=0), np.float32)
 
 
-def _predict_tflite(model_path: Path, images: np.ndarray, batch_size: int) -> np.ndarray:
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        interpreter = Interpreter(model_path=str(model_path))
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"{model_path}: ai-edge-litert can't load it with its default delegate: {error}"
-        ) from error
-    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    _check_input(model_path, tuple(entry["shape"]), images)
-    quantized = quantize(images, entry)
-    outputs = np.empty((len(images), *exit_["shape"][1:]), exit_["dtype"])
-    for row, image in enumerate(quantized):
-        interpreter.set_tensor(entry["index"], image[None])
-        interpreter.invoke()
-        outputs[row] = interpreter.get_tensor(exit_["index"])[0]
-    return dequantize(outputs, exit_)
+def _predict_tflite(model_path: Path, images: np.ndarray) -> np.ndarray:
+    runner = load(model_path)
+    _check_input(model_path, tuple(runner.entry["shape"]), images)
+    return dequantize(runner.outputs(images), runner.exit)
 
 
-def quantize(images: np.ndarray, tensor: dict) -> np.ndarray:
-    """uint8 images as the input tensor wants them. A uint8 input takes the camera's bytes as they are."""
-    if tensor["dtype"] == np.uint8:
-        return images
-    scale, zero_point = tensor["quantization"]
-    if not scale:
-        return images.astype(tensor["dtype"])
-    limits = np.iinfo(tensor["dtype"])
-    values = np.round(images / scale) + zero_point
-    return np.clip(values, limits.min, limits.max).astype(tensor["dtype"])
-
-
-def dequantize(outputs: np.ndarray, tensor: dict) -> np.ndarray:
-    """Real values float32 by the tensor's own scale and zero_point: (q - zero_point) * scale."""
-    scale, zero_point = tensor["quantization"]
-    if not scale:
-        return outputs.astype(np.float32)
-    return (outputs.astype(np.float32) - zero_point) * np.float32(scale)
-
-
-def _check_input(model_path: Path, shape: tuple, images: np.ndarray) -> None:
+def _check_input(model_path: Path, shape: tuple[int, ...], images: np.ndarray) -> None:
     if tuple(shape[1:]) != images.shape[1:]:
         raise ModelError(
             f"{model_path}: it takes images of shape {tuple(map(int, shape[1:]))}, the data set has "

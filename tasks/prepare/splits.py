@@ -22,6 +22,7 @@ from tasks.prepare.labels import SCORED, TRAIN_ONLY
 
 TRAIN, VAL, TEST = range(len(SPLITS))
 DROPPED, LEAKED = -1, -2
+SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,17 @@ class Split:
     """bytes (N,)"""
     augmented: np.ndarray
     """bool (N,), only ever true in train"""
+    digests: np.ndarray
+    """uint64 (N,), a hash of the image's pixels; an augmented one has its original's"""
+    groups: np.ndarray
+    """int32 (N,), copies, near duplicates and frames of one person share a number, in all three splits"""
+
+    def where(self, chosen: np.ndarray) -> "Split":
+        """The chosen images alone, by a mask or by their places."""
+        return Split(**{name: column[chosen] for name, column in vars(self).items()})
 
 
-def load_split(directory: Path, name: Literal["train", "val", "test"]) -> Split:
+def load_split(directory: Path, name: SplitName) -> Split:
     """A split of a prepared data set, its images mapped from the file rather than read.
 
     InputError where the file is missing or isn't one of prepare's.

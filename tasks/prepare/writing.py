@@ -51,6 +51,8 @@ def write_split(
         "sources": images.sources[numbers],
         "ids": images.ids[numbers],
         "augmented": augmented,
+        "digests": images.hashes[numbers],
+        "groups": arrangement.findings.groups[numbers].astype(np.int32),
     }
     chunks = _chunks(images, numbers, order - len(real), extra, pool)
     write_npz(directory / f"{name}_data.npz", columns, chunks, (len(numbers), *images.pixels.shape))

@@ -75,7 +75,7 @@ def train(
         if not len(split.images):
             raise InputError(f"{data.directory}: the {name} split is empty; expected at least one image.")
     if not (directory / SEEN_IMAGES).exists():
-        write_seen(directory, splits, seen_by_start(config, store))
+        write_seen(directory, splits.values(), seen_by_start(config, store))
     progress = read_progress(directory)
     if not progress.stopped and progress.epochs < config.epochs:
         _fit(splits, config, directory, progress, store, report)

@@ -31,9 +31,8 @@ from scipy import ndimage
 from storage.errors import InputError, ModelError
 from tasks.classes import CLASSES, FER2013_EMOTIONS, TO_CLASS
 from tasks.convert import count_instructions
-from tasks.evaluate import EvaluateConfig
 from tasks.evaluate.figures import measure
-from tasks.evaluate.predict import dequantize, quantize
+from tasks.litert import dequantize, quantize
 from tasks.prepare.splits import Split, load_split
 
 _DOWNLOAD_TIMEOUT_S = 300
@@ -121,7 +120,7 @@ def test_images(directory: Path, source: str, count: int, original: Path | None)
     chosen = np.flatnonzero(split.sources == metadata["sources"].index(source))
     if count:
         chosen = chosen[np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int)]
-    split = Split(**{name: getattr(split, name)[chosen] for name in Split.__dataclass_fields__})
+    split = split.where(chosen)
     if original:
         split = replace(split, labels=original_labels(original, split.ids))
     classes = [f"{(split.labels == place).sum():,} {name}" for place, name in enumerate(CLASSES)]
@@ -154,7 +153,7 @@ def peer_row(peer: Peer, split: Split, scratch: Path, counter: str) -> Row:
 
 
 def row(name: str, probabilities: np.ndarray, split: Split, size: int, cost: float | None, ms: float) -> Row:
-    figures = measure(probabilities, split.labels, np.zeros_like(split.sources), ("all",), EvaluateConfig())
+    figures = measure(probabilities, split.labels, np.zeros_like(split.sources), ("all",), split.groups)
     kept = {key: figures[key] for key in ("accuracy", "accuracy_ci", "macro_recall", "macro_recall_ci")}
     return Row(name=name, bytes=size, instructions_m=cost, cpu_ms=ms, **kept)
 

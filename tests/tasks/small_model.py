@@ -7,14 +7,21 @@ import numpy as np
 
 from tasks.classes import CLASSES
 from tasks.prepare import PreparedData
+from tasks.prepare.collection import hash_images
 from tasks.synthetic import draw_faces
 
 SOURCES = ("fer2013", "custom")
 
 
 def save_split(
-    directory: Path, name: str, images: np.ndarray, labels: np.ndarray, sources: np.ndarray
+    directory: Path,
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    sources: np.ndarray,
+    groups: np.ndarray | None = None,
 ) -> None:
+    """Write a split as prepare does; without `groups` every image stands alone."""
     np.savez(
         directory / f"{name}_data.npz",
         images=images,
@@ -23,6 +30,8 @@ def save_split(
         sources=sources.astype(np.uint8),
         ids=np.array([f"{SOURCES[int(source)]}:{name}:{row}" for row, source in enumerate(sources)], "S"),
         augmented=np.zeros(len(labels), bool),
+        digests=hash_images(images),
+        groups=(np.arange(len(labels)) if groups is None else groups).astype(np.int32),
     )
 
 

@@ -1,7 +1,5 @@
 """The comparison with the champion: on which images, and what is said where there can be none."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from storage.opening import open_store
 from tasks.champion import compare_with_champion
 from tasks.evaluate import evaluate_predictions
 from tasks.prepare import load_split
-from tasks.train.seen import SEEN_IMAGES, digests, write_seen
+from tasks.train.seen import SEEN_IMAGES, write_seen
 from tests.releases import make_champion, new_store
 from tests.tasks.small_model import prepared_data, save_split
 
@@ -22,8 +20,7 @@ def data(tmp_path):
 def learnt(store, data, test_images: int, experiment: str) -> None:
     """Record that an experiment's network has learnt from some of today's test images."""
     split = load_split(data.directory, "test")
-    images = {"train": dataclasses.replace(split, images=split.images[:test_images])}
-    write_seen(data.directory, images, np.empty(0, np.uint64))
+    write_seen(data.directory, [split.where(np.arange(test_images))], np.empty(0, np.uint64))
     store.upload(data.directory / SEEN_IMAGES, f"experiments/{experiment}/{SEEN_IMAGES}")
 
 
@@ -53,7 +50,7 @@ def test_test_images_that_the_champion_learnt_from_are_counted_and_left_out(data
 
 def test_the_champion_answers_only_for_the_images_that_the_candidate_was_measured_on(data, store, tmp_path):
     test = load_split(data.directory, "test")
-    np.save(tmp_path / "seen.npy", np.unique(digests(test.images[:5])))
+    np.save(tmp_path / "seen.npy", np.unique(test.digests[:5]))
     answers = np.eye(5, dtype=np.float32)[test.labels[5:]]
     measured = evaluate_predictions(
         answers, tmp_path / "m", data, tmp_path, "int8", seen=tmp_path / "seen.npy"

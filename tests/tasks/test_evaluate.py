@@ -1,4 +1,6 @@
 import json
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,14 +10,14 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 from storage.errors import InputError, ModelError
 from tasks.classes import CLASSES
 from tasks.convert import ConvertedModels, TensorInfo, TfliteModel
-from tasks.evaluate import agreement, compare, evaluate, load_predictions, predict
+from tasks.evaluate import agreement, compare, evaluate, evaluate_predictions, load_predictions, predict
 from tasks.evaluate.calibration import reliability
-from tasks.evaluate.figures import EvaluateConfig, confusion_matrix, macro_figures, measure
-from tasks.evaluate.intervals import bootstrap_intervals, share_interval
+from tasks.evaluate.compare import Paired
+from tasks.evaluate.figures import cells_of, macro_figures, measure
+from tasks.evaluate.intervals import bootstrap_intervals, independent_images, share_interval
 from tasks.evaluate.layers import errors_of_files, layer_errors
-from tasks.evaluate.predict import dequantize, quantize
-from tasks.prepare import load_split
-from tasks.train.seen import digests
+from tasks.litert import dequantize, quantize
+from tasks.prepare import PreparedData, load_split
 from tests.tasks.small_model import SOURCES, prepared_data, save_keras, save_tflite
 
 # Keras 3.15 with numpy 2.4, and the converter of every uint8 input; neither is ours to mend
@@ -23,6 +25,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Statistics for quantized inputs:UserWarning"),
 ]
+
+
+Answers = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +96,14 @@ def test_every_figure_of_a_model_is_in_its_json_and_its_pictures_open(models, da
 
 
 def test_the_same_images_give_the_same_intervals(answers):
-    first, second = (measure(*answers, SOURCES, EvaluateConfig()) for _ in range(2))
+    first, second = (measure(*answers, SOURCES, np.arange(400)) for _ in range(2))
     assert first == second
 
 
-def test_classes_and_sources_without_a_test_image_have_no_figures(models, tmp_path):
-    data = prepared_data(tmp_path / "data", test_classes=("happy", "sad"))
-    evaluation = evaluate(models["float"], data, tmp_path, "float")
+def test_classes_and_sources_without_a_test_image_have_no_figures(tmp_path: Path) -> None:
+    data = prepared_data(tmp_path / "data", test_classes=("happy", "sad"), per_class=6)
+    answers = made_up_answers(12)
+    evaluation = evaluate_predictions(answers, tmp_path / "model.keras", data, tmp_path, "float")
     fatigue = evaluation.per_class["fatigue"]
     assert (fatigue.recall, fatigue.f1, fatigue.auc, fatigue.support) == (None, None, None, 0)
     assert evaluation.auc is None
@@ -108,7 +114,7 @@ def test_classes_and_sources_without_a_test_image_have_no_figures(models, tmp_pa
 
 def test_figures_agree_with_scikit_learn(answers):
     probabilities, labels, sources = answers
-    figures = measure(probabilities, labels, sources, SOURCES, EvaluateConfig())
+    figures = measure(probabilities, labels, sources, SOURCES, np.arange(400))
     precision, recall, f1, support = precision_recall_fscore_support(labels, probabilities.argmax(1))
     for index, one in enumerate(figures["per_class"].values()):
         assert (one.precision, one.recall, one.f1, one.support) == pytest.approx(
@@ -118,27 +124,72 @@ def test_figures_agree_with_scikit_learn(answers):
     assert figures["auc"] == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovr"), abs=1e-6)
 
 
-def test_the_bootstrap_agrees_with_resampling_images_one_by_one(answers):
+@pytest.mark.parametrize("members", [1, 4, 40], ids=["strangers", "small groups", "large groups"])
+def test_the_bootstrap_agrees_with_resampling_groups_one_by_one(answers: Answers, members: int) -> None:
     probabilities, labels, _ = answers
-    predicted = probabilities.argmax(1)
-    [*_, (low, high)] = bootstrap_intervals(confusion_matrix(labels, predicted), macro_figures, 4000)
-    rng = np.random.default_rng(1)
-    rows = rng.integers(0, len(labels), (1500, len(labels)))
-    slow = [macro_figures(confusion_matrix(labels[row], predicted[row]))[2] for row in rows]
+    predicted, groups = probabilities.argmax(1), np.arange(len(labels)) // members
+    cells = cells_of(labels, predicted)
+    [*_, (low, high)] = bootstrap_intervals(cells, (5, 5), groups, macro_figures, rounds=4000)
+    tables = np.stack([np.bincount(cells[groups == one], minlength=25) for one in np.unique(groups)])
+    drawn = np.random.default_rng(1).integers(0, len(tables), (1500, len(tables)))
+    slow = macro_figures(tables[drawn].sum(1).reshape(-1, 5, 5))[:, 2]
     assert (low, high) == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.006)
 
 
-def test_an_interval_of_few_images_that_are_all_right_does_not_collapse():
-    low, high = share_interval(10, 10)
+def test_an_interval_of_few_images_that_are_all_right_does_not_collapse() -> None:
+    low, high = share_interval(1, 10)
     assert high == pytest.approx(1)
     assert 0.65 < low < 0.75
+    right, persons = np.ones(40, bool), np.arange(40) // 4
+    assert share_interval(1, independent_images(right, persons))[0] < low
 
 
 @pytest.mark.parametrize(("share", "whole"), [(0.5, 200), (0.84, 5000)])
-def test_a_share_lies_in_its_interval_in_95_of_100_repetitions(share, whole):
+def test_a_share_lies_in_its_interval_in_95_of_100_repetitions(share: float, whole: int) -> None:
     draws = np.random.default_rng(0).binomial(whole, share, 2000)
-    inside = [low <= share <= high for low, high in (share_interval(draw, whole) for draw in draws)]
+    inside = [low <= share <= high for low, high in (share_interval(draw / whole, whole) for draw in draws)]
     assert 0.93 < np.mean(inside) < 0.97
+
+
+@pytest.mark.parametrize("persons", [8, 30])
+def test_a_share_lies_in_its_interval_where_frames_of_one_person_are_right_together(persons: int) -> None:
+    """Ten frames a person, each person's own share drawn around 0.8; images alone would cover 65 of 100."""
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(persons), 10)
+    inside = []
+    for _ in range(400):
+        right = rng.random(len(groups)) < rng.beta(1.2, 0.3, persons)[groups]
+        low, high = share_interval(right.mean(), independent_images(right, groups))
+        inside.append(low <= 0.8 <= high)
+    assert np.mean(inside) > 0.91
+
+
+def test_every_interval_is_wider_where_wrong_images_are_of_few_persons(answers: Answers) -> None:
+    """The same answers, once of strangers and once with each person's frames all right or all wrong."""
+    probabilities, labels, _ = answers
+    right = probabilities.argmax(1) == labels
+    persons = np.empty(len(labels), int)
+    order = np.lexsort((right, labels))
+    persons[order] = np.arange(len(labels)) // 10
+    apart = measure(*answers, SOURCES, np.arange(len(labels)))
+    together = measure(*answers, SOURCES, persons)
+    for name in ("accuracy", "macro_precision", "macro_recall", "macro_f1"):
+        assert together[name] == apart[name]
+        assert width(together[f"{name}_ci"]) > 1.5 * width(apart[f"{name}_ci"]), name
+    for name in CLASSES:
+        ours, theirs = (width(figures["per_class"][name].recall_ci) for figures in (together, apart))
+        assert ours > 1.5 * theirs
+    for name in SOURCES:
+        ours, theirs = (width(figures["per_source"][name].ci) for figures in (together, apart))
+        assert ours > 1.5 * theirs
+
+
+def made_up_answers(images: int) -> np.ndarray:
+    """Probabilities float32 (N, 5)."""
+    return np.random.default_rng(7).dirichlet(np.ones(5), images).astype(np.float32)
+
+
+def width(interval: tuple[float, float]) -> float:
+    return interval[1] - interval[0]
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
@@ -151,7 +202,8 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
 def test_common_errors_are_sorted_by_count_with_their_share_of_the_true_class():
     labels = np.array([2] * 10 + [1] * 4)
     predicted = np.array([0] * 6 + [2] * 4 + [3] * 2 + [1] * 2)
-    figures = measure(np.eye(5, dtype=np.float32)[predicted], labels, labels * 0, SOURCES, EvaluateConfig())
+    answers = np.eye(5, dtype=np.float32)[predicted]
+    figures = measure(answers, labels, labels * 0, SOURCES, np.arange(len(labels)))
     errors = [(error.truth, error.predicted, error.count, error.share) for error in figures["common_errors"]]
     assert errors == [("sad", "neutral", 6, 0.6), ("stress", "happy", 2, 0.5)]
 
@@ -168,10 +220,62 @@ def test_only_images_that_one_model_alone_gets_right_speak_for_it():
     assert 0 < low < 0.1 < high
 
 
-def test_a_model_that_does_not_differ_from_the_champion_is_not_said_to(answers):
+def test_a_model_that_does_not_differ_from_the_champion_is_not_said_to(answers: Answers) -> None:
     probabilities, labels, _ = answers
     paired = compare(probabilities, probabilities, labels)
-    assert (paired.difference, paired.p_value, paired.interval()) == (0, 1, (0, 0))
+    low, high = paired.interval()
+    assert (paired.difference, paired.p_value) == (0, 1)
+    assert -0.01 < low < 0 < high < 0.01
+
+
+def test_few_images_without_disagreement_leave_the_difference_open() -> None:
+    low, high = Paired(both_right=25, candidate_only=0, champion_only=0, neither=5).interval()
+    assert (low, high) == pytest.approx((-0.1135, 0.1135), abs=1e-4)
+    assert Paired(both_right=0, candidate_only=9, champion_only=0, neither=0).interval()[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "images"), [(1, 7, 21), (12, 5, 54), (0, 3, 40), (300, 250, 5000)]
+)
+def test_at_the_ends_of_the_paired_interval_a_score_test_just_rejects(
+    ours: int, theirs: int, images: int
+) -> None:
+    """With the nuisance where the likelihood is largest, found by trying all values instead of by formula."""
+    paired = Paired(both_right=images - ours - theirs, candidate_only=ours, champion_only=theirs, neither=0)
+    for end in paired.interval():
+        worse = np.linspace(max(0, -end), (1 - end) / 2, 400_001)[1:-1]
+        better = worse + end
+        same = (images - ours - theirs) * np.log(1 - better - worse)
+        likeliest = worse[np.argmax(same + theirs * np.log(worse) + ours * np.log(np.maximum(better, 1e-12)))]
+        spread = np.sqrt((2 * likeliest + end - end**2) / images)
+        assert abs(paired.difference - end) / spread == pytest.approx(1.96, abs=0.01)
+
+
+@pytest.mark.parametrize("images", [30, 100, 1000])
+@pytest.mark.parametrize(("better", "worse"), [(0.0, 0.02), (0.03, 0.02), (0.1, 0.1)])
+def test_the_true_difference_lies_in_the_paired_interval(images: int, better: float, worse: float) -> None:
+    draws = np.random.default_rng(1).multinomial(images, [better, worse, 1 - better - worse], 1500)
+    covered = 0
+    for (ours, theirs, same), times in Counter(map(tuple, draws.tolist())).items():
+        paired = Paired(both_right=same, candidate_only=ours, champion_only=theirs, neither=0)
+        low, high = paired.interval()
+        covered += times * (low <= better - worse <= high)
+    assert covered / 1500 > 0.93
+
+
+def test_the_true_difference_lies_in_the_paired_interval_of_few_persons() -> None:
+    """Twelve persons with ten frames each, of whom some look like others to one model."""
+    rng, persons = np.random.default_rng(2), np.repeat(np.arange(12), 10)
+    either = np.eye(2)
+    covered = {"together": 0, "apart": 0}
+    for _ in range(400):
+        shares = rng.dirichlet((0.25, 0.25, 2), 12).cumsum(1)[persons]
+        outcome = (rng.random((120, 1)) > shares).sum(1)
+        ours, theirs = either[(outcome != 1) * 1], either[(outcome != 0) * 1]
+        for name, groups in (("together", persons), ("apart", None)):
+            low, high = compare(ours, theirs, np.ones(120, int), groups).interval()
+            covered[name] += low <= 0 <= high
+    assert covered["together"] / 400 > 0.93 > 0.8 > covered["apart"] / 400
 
 
 def test_predictions_on_other_images_are_not_compared():
@@ -199,12 +303,18 @@ def test_an_empty_split_is_an_error_that_says_where_to_look(models, tmp_path):
         evaluate(models["float"], data, tmp_path, "float")
 
 
-def test_images_that_the_network_has_learnt_from_are_left_out_and_counted(models, data, tmp_path):
+def test_images_that_the_network_has_learnt_from_are_left_out_and_counted(
+    data: PreparedData, tmp_path: Path
+) -> None:
     test = load_split(data.directory, "test")
     known = np.arange(0, len(test.images), 4)
-    np.save(tmp_path / "seen_images.npy", np.unique(digests(test.images[known])))
-    whole = evaluate(models["float"], data, tmp_path / "whole", "float")
-    fresh = evaluate(models["float"], data, tmp_path / "fresh", "float", seen=tmp_path / "seen_images.npy")
+    np.save(tmp_path / "seen_images.npy", np.unique(test.digests[known]))
+    answers, path = made_up_answers(len(test.images)), tmp_path / "model.keras"
+    whole = evaluate_predictions(answers, path, data, tmp_path / "whole", "float")
+    fresh = evaluate_predictions(
+        np.delete(answers, known, axis=0), path, data, tmp_path / "fresh", "float",
+        seen=tmp_path / "seen_images.npy",
+    )  # fmt: skip
     assert (whole.left_out, fresh.left_out) == (0, len(known))
     assert fresh.images == whole.images - len(known)
     right = load_predictions(whole)[0].argmax(1) == test.labels

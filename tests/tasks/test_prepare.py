@@ -21,6 +21,7 @@ from storage.opening import open_store
 from tasks.classes import CLASSES, FER2013_EMOTIONS, TO_CLASS
 from tasks.ingest import Ingested
 from tasks.prepare import PrepareConfig, PreparedData, archive, audit, dataset, load_split, prepare
+from tasks.prepare.collection import hash_images
 from tasks.prepare.config import SPLITS
 from tasks.prepare.dataset import publish
 from tasks.prepare.labels import DISPUTED
@@ -118,13 +119,51 @@ def test_an_augmented_image_differs_from_its_base_but_shows_the_same(plain):
 def test_members_have_the_promised_types_and_numpy_reads_them_too(plain):
     data, _ = plain
     split = load_split(data.directory, "val")
-    assert {name: column.dtype.kind + str(column.dtype.itemsize) for name, column in vars(split).items()} | {
-        "ids": "S"
-    } == {"images": "u1", "labels": "u1", "votes": "f4", "sources": "u1", "ids": "S", "augmented": "b1"}
+    types = {name: column.dtype.kind + str(column.dtype.itemsize) for name, column in vars(split).items()}
+    assert types | {"ids": "S"} == {
+        "images": "u1", "labels": "u1", "votes": "f4", "sources": "u1", "ids": "S", "augmented": "b1",
+        "digests": "u8", "groups": "i4",
+    }  # fmt: skip
     assert split.images.shape[1:] == (48, 48, 1)
     assert np.allclose(split.votes.sum(axis=1), 1)
     with np.load(data.directory / "val_data.npz") as archive:
         assert all((archive[name] == column).all() for name, column in vars(split).items())
+
+
+def test_a_digest_is_that_of_the_pixels_and_an_augmented_image_has_its_originals(plain) -> None:
+    data, _ = plain
+    for name in SPLITS:
+        split = load_split(data.directory, name)
+        real = split.where(~split.augmented)
+        assert (real.digests == hash_images(real.images)).all()
+    train = load_split(data.directory, "train")
+    originals = dict(zip(train.ids[~train.augmented], train.digests[~train.augmented], strict=True))
+    assert train.augmented.any()
+    assert all(originals[one] == digest for one, digest in zip(train.ids, train.digests, strict=True))
+
+
+def test_frames_of_one_person_share_a_group_and_strangers_do_not(store: Path, tmp_path: Path) -> None:
+    folder = store / "datasets/custom"
+    photos = sorted(path.relative_to(folder).as_posix() for path in folder.glob("fatigue/*.png"))
+    lines = [f"{photo},driver-{place % 6}" for place, photo in enumerate(photos)]
+    (folder / "groups.csv").write_text("\n".join(["file,group", *lines]) + "\n")
+    data = run(store, tmp_path)
+    person = {f"custom:{photo}".encode(): place % 6 for place, photo in enumerate(photos)}
+    groups: dict[int, set[int | bytes]] = {}
+    for split in (load_split(data.directory, name) for name in SPLITS):
+        for one, group in zip(split.ids.tolist(), split.groups.tolist(), strict=True):
+            groups.setdefault(group, set()).add(person.get(one, one))
+    assert all(len(members) == 1 for members in groups.values())
+    assert len({group for group, members in groups.items() if members & set(range(6))}) == 6
+
+
+def test_a_split_of_an_older_version_is_one_clear_error(plain, tmp_path: Path) -> None:
+    data, _ = plain
+    with np.load(data.directory / "val_data.npz") as members:
+        older = {name: members[name] for name in members.files if name not in ("digests", "groups")}
+    np.savez(tmp_path / "val_data.npz", **older)
+    with pytest.raises(InputError, match=r"val_data.npz: expected a split that prepare wrote.*digests"):
+        load_split(tmp_path, "val")
 
 
 def test_a_finished_data_set_is_reused(plain):

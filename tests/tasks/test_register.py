@@ -7,8 +7,9 @@ import pytest
 
 from storage.errors import InputError, ModelError
 from tasks.benchmark import BenchmarkConfig
+from tasks.litert import quantized_outputs
 from tasks.prepare.splits import load_split
-from tasks.register import RegisterConfig, build_release, golden_inputs, run_quantized
+from tasks.register import RegisterConfig, build_release, golden_inputs
 from tasks.rollout import RolloutConfig, roll_out
 from tests.releases import describe, notes
 from tests.ssh_devices import fleet_of, new_key
@@ -18,7 +19,7 @@ def test_golden_outputs_are_those_of_the_model_on_validation_images(tiny_release
     with np.load(tiny_releases[0] / "golden.npz") as golden:
         assert golden["inputs"].shape == (16, 48, 48, 1) and golden["inputs"].dtype == np.uint8
         assert golden["outputs"].shape == (16, 5) and golden["outputs"].dtype == np.uint8
-        again = run_quantized(tiny_releases[0] / "model_int8.tflite", golden["inputs"])
+        again = quantized_outputs(tiny_releases[0] / "model_int8.tflite", golden["inputs"])
         assert np.array_equal(golden["outputs"], again)
         validation = {image.tobytes() for image in load_split(tiny_data.directory, "val").images}
         assert all(image.tobytes() in validation for image in golden["inputs"])
@@ -38,7 +39,7 @@ def test_the_manifest_hashes_every_file_and_names_the_model(tiny_releases):
 
 def test_a_release_that_can_not_be_made_leaves_nothing_behind(tiny_data, tmp_path):
     (tmp_path / "broken.tflite").write_bytes(b"TFL3 this is no model")
-    with pytest.raises(ModelError, match=r"doesn't run in ai-edge-litert"):
+    with pytest.raises(ModelError, match=r"ai-edge-litert can't load it"):
         build_release(
             describe(tmp_path / "broken.tflite"), tiny_data, notes(), RegisterConfig(), tmp_path / "r"
         )

@@ -14,13 +14,13 @@ import pytest
 
 from storage.errors import InputError, ModelError
 from tasks.prepare import load_split
+from tasks.prepare.collection import hash_images
 from tasks.synthetic import draw_faces
 from tasks.train import (
     AugmentationConfig,
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
-    digests,
     name_start,
     train,
 )
@@ -268,9 +268,9 @@ def test_a_run_that_starts_from_a_release_begins_with_its_float_model_and_inheri
     for ours, theirs in zip(_weights(result.model_path)[:1], _weights(champion.model_path)[:1], strict=True):
         assert np.allclose(ours, theirs, atol=1e-3)
     seen = np.load(result.directory / "seen_images.npy")
-    assert np.isin(digests(load_split(data.directory, "train").images), seen).all()
-    assert np.isin(digests(load_split(other.directory, "val").images), seen).all()
-    assert not np.isin(digests(draw_faces(5, 99)[0]), seen).any()
+    assert np.isin(load_split(data.directory, "train").digests, seen).all()
+    assert np.isin(load_split(other.directory, "val").digests, seen).all()
+    assert not np.isin(hash_images(draw_faces(5, 99)[0]), seen).any()
 
 
 def test_the_champion_is_named_in_the_configuration_and_before_the_first_there_is_none():
