@@ -54,8 +54,7 @@ class SshDevice:
 
     def runs(self, release: Path) -> None:
         """As after an earlier rollout: the device has this release, and no other."""
-        shutil.copytree(release, self.root / "releases" / release.name)
-        (self.root / "current").symlink_to(f"releases/{release.name}")
+        as_device_runs(self.root, release)
 
     def start(self) -> None:
         config = self.folder / "sshd_config"
@@ -67,7 +66,12 @@ class SshDevice:
     def stop(self) -> None:
         """As when the device is switched off: nobody listens any more."""
         self.process.terminate()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
+
+
+def as_device_runs(root: Path, release: Path) -> None:
+    shutil.copytree(release, root / "releases" / release.name)
+    (root / "current").symlink_to(f"releases/{release.name}")
 
 
 def _sshd() -> str:
@@ -82,7 +86,7 @@ def _sshd() -> str:
 
 
 def _wait_until_it_answers(device: SshDevice) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if device.process.poll() is not None:
             break
@@ -103,7 +107,7 @@ def free_port() -> int:
 
 def new_key(path: Path) -> str:
     """Make an ed25519 key pair; its public half as "ssh-ed25519 AAAA…"."""
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, timeout=20)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, timeout=60)
     return " ".join(path.with_name(f"{path.name}.pub").read_text().split()[:2])
 
 

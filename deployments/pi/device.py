@@ -20,7 +20,6 @@ Needs Python 3.9 or newer on Linux, numpy, and ai-edge-litert (preferred) or tfl
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -33,8 +32,17 @@ import shutil
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Facts = dict[str, Any]
+"""A JSON object: an answer, a manifest, the state."""
 VERSION = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DISK_RESERVE_BYTES = 16 * 1024 * 1024
@@ -62,7 +70,7 @@ class Busy(Refused):
 # ---------------------------------------------------------------- files, links and the one lock
 
 
-def write_atomically(path, text):
+def write_atomically(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with part.open("w") as file:
         file.write(text)
@@ -72,7 +80,7 @@ def write_atomically(path, text):
     sync_directory(path.parent)
 
 
-def link_atomically(link, target):
+def link_atomically(link: Path, target: str) -> None:
     part = link.with_name(f".{link.name}.{os.getpid()}.part")
     with contextlib.suppress(FileNotFoundError):
         part.unlink()
@@ -81,7 +89,7 @@ def link_atomically(link, target):
     sync_directory(link.parent)
 
 
-def sync_directory(directory):
+def sync_directory(directory: Path) -> None:
     """A rename survives a power cut only once its directory is on disk."""
     handle = os.open(directory, os.O_RDONLY)
     try:
@@ -90,7 +98,7 @@ def sync_directory(directory):
         os.close(handle)
 
 
-def sha256(path):
+def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -99,7 +107,7 @@ def sha256(path):
 
 
 @contextlib.contextmanager
-def locked(root, wait_s):
+def locked(root: Path, wait_s: float) -> Generator[None, None, None]:
     """Hold the device's one lock, so that two rollouts can't interleave."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / "lock").open("w") as file:
@@ -118,12 +126,12 @@ def locked(root, wait_s):
 # ---------------------------------------------------------------- current, previous and the pending switch
 
 
-def current_version(root):
+def current_version(root: Path) -> str | None:
     link = root / "current"
     return link.readlink().name if link.is_symlink() else None
 
 
-def point_current(root, version):
+def point_current(root: Path, version: str | None) -> None:
     if version is None:
         with contextlib.suppress(FileNotFoundError):
             (root / "current").unlink()
@@ -132,29 +140,29 @@ def point_current(root, version):
         link_atomically(root / "current", f"releases/{version}")
 
 
-def read_state(root):
+def read_state(root: Path) -> Facts:
     try:
         return json.loads((root / "state.json").read_text())
     except FileNotFoundError:
         return {"previous": None, "pending": None, "last_return": None}
 
 
-def write_state(root, **changes):
+def write_state(root: Path, **changes: Any) -> None:
     write_atomically(root / "state.json", json.dumps({**read_state(root), **changes}, indent=1))
 
 
-def boot_id():
+def boot_id() -> str:
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
 
 
-def expired(pending):
+def expired(pending: Facts) -> bool:
     """A Pi has no clock of its own before the network sets it, so deadlines count from boot."""
     return pending["boot_id"] != boot_id() or time.monotonic() >= pending["deadline"]
 
 
-def settle(root):
+def settle(root: Path) -> None:
     """Return from a switch that nobody confirmed in time. Call with the lock held."""
     pending = read_state(root)["pending"]
     if pending and expired(pending):
@@ -163,20 +171,20 @@ def settle(root):
         go_back(root, pending["version"], pending["previous"], why)
 
 
-def go_back(root, version, previous, why):
+def go_back(root: Path, version: str, previous: str | None, why: str) -> None:
     """The link first, the note last: killed in between, the next command does it again."""
     point_current(root, previous)
     write_state(root, pending=None, previous=None, last_return={"from": version, "to": previous, "why": why})
 
 
-def refuse_if_pending(root, token=None):
+def refuse_if_pending(root: Path) -> None:
     pending = read_state(root)["pending"]
-    if pending and pending["token"] != token:
+    if pending:
         left = max(0, pending["deadline"] - time.monotonic())
         raise Busy(f"the switch to {pending['version']} waits for its confirmation for another {left:.0f} s")
 
 
-def prune(root):
+def prune(root: Path) -> None:
     """Keep current and previous only; uploads of other releases and older programs go too."""
     keep = {current_version(root), read_state(root)["previous"]}
     for old in [*(root / "releases").glob("*"), *(root / "incoming").glob("*")]:
@@ -193,7 +201,7 @@ def prune(root):
 # ---------------------------------------------------------------- releases
 
 
-def read_manifest(directory):
+def read_manifest(directory: Path) -> tuple[Facts, list[str]]:
     """The manifest of an upload or of a release, with the names of the files a device needs of it."""
     try:
         manifest = json.loads((directory / "manifest.json").read_text())
@@ -208,7 +216,7 @@ def read_manifest(directory):
     return manifest, needed
 
 
-def check_signature(root, directory):
+def check_signature(root: Path, directory: Path) -> None:
     """A device that was given `allowed_signers` takes signed releases only."""
     signers = root / "allowed_signers"
     if not signers.exists():
@@ -227,7 +235,7 @@ def check_signature(root, directory):
         raise Refused(f"the signature of {directory.name} doesn't hold: {said}")
 
 
-def damaged(directory, manifest, names):
+def damaged(directory: Path, manifest: Facts, names: Sequence[str]) -> list[str]:
     """The files among `names` that are absent or are not what the manifest says."""
     return [
         name
@@ -238,7 +246,7 @@ def damaged(directory, manifest, names):
     ]
 
 
-def need(root, args):
+def need(root: Path, args: Namespace) -> Facts:
     """Which files of the uploaded manifest still have to be sent; refuses where the disk has no room."""
     incoming = root / "incoming" / args.version
     manifest, names = read_manifest(incoming)
@@ -254,7 +262,7 @@ def need(root, args):
     return {"missing": missing}
 
 
-def stage(root, args):
+def stage(root: Path, args: Namespace) -> Facts:
     """Prove an upload and make it a release, in one rename; mend a release that has rotted."""
     incoming, release = root / "incoming" / args.version, root / "releases" / args.version
     manifest, names = read_manifest(incoming)
@@ -275,7 +283,7 @@ def stage(root, args):
     return {"version": args.version, "mended": rotten if rotten != names else []}
 
 
-def release_to_run(root, args):
+def release_to_run(root: Path, args: Namespace) -> tuple[Path, Facts]:
     """The directory to open: the named release, or whatever `current` leads to, as the application does."""
     directory = root / "current" if args.current else root / "releases" / args.version
     if not directory.is_dir():
@@ -286,7 +294,7 @@ def release_to_run(root, args):
     return directory, manifest
 
 
-def switch(root, args):
+def switch(root: Path, args: Namespace) -> Facts:
     """Point `current` at a staged release, on probation for `confirm_within_s` seconds."""
     refuse_if_pending(root)
     release = root / "releases" / args.version
@@ -309,7 +317,7 @@ def switch(root, args):
     return {"version": args.version, "previous": pending["previous"], "token": pending["token"]}
 
 
-def start_watchdog(root):
+def start_watchdog(root: Path) -> None:
     """In a session of its own: it outlives the SSH connection that asked for the switch."""
     subprocess.Popen(
         [sys.executable, str(Path(__file__).resolve()), "--root", str(root.resolve()), "watch"],
@@ -318,7 +326,7 @@ def start_watchdog(root):
     )  # fmt: skip
 
 
-def watch(root, lock_wait_s):
+def watch(root: Path, lock_wait_s: float) -> Facts:
     """Wait until the pending switch is confirmed or its time is up, then settle."""
     while True:
         pending = read_state(root)["pending"]
@@ -330,18 +338,19 @@ def watch(root, lock_wait_s):
         time.sleep(min(1.0, max(0.05, pending["deadline"] - time.monotonic())))
 
 
-def confirm(root, args):
+def confirm(root: Path, args: Namespace) -> Facts:
     """Take the note away: the release stays. Late or foreign confirmations are refused."""
     pending = read_state(root)["pending"]
     if not pending or pending["token"] != args.token or current_version(root) != pending["version"]:
-        why = (read_state(root)["last_return"] or {}).get("why", "never switched")
+        last = read_state(root)["last_return"]
+        why = last["why"] if last else "never switched"
         raise Refused(f"nothing to confirm: current is {current_version(root)} ({why})")
     write_state(root, pending=None, previous=pending["previous"], last_return=None)
     prune(root)
     return {"version": pending["version"], "previous": pending["previous"]}
 
 
-def revert(root, args):
+def revert(root: Path, args: Namespace) -> Facts:
     """Leave `version` for the release before it; changes nothing where `version` isn't in use."""
     state, here = read_state(root), current_version(root)
     pending = state["pending"]
@@ -357,13 +366,13 @@ def revert(root, args):
 # ---------------------------------------------------------------- this machine, and how it runs a model
 
 
-def first_line(path):
+def first_line(path: str) -> str | None:
     with contextlib.suppress(OSError):
         return Path(path).read_text(errors="replace").split("\n")[0].strip("\0 \t")
     return None
 
 
-def machine_model():
+def machine_model() -> str:
     """A Pi's own name, else the processor's."""
     model = first_line("/proc/device-tree/model") or first_line("/sys/firmware/devicetree/base/model")
     if model:
@@ -375,12 +384,12 @@ def machine_model():
     return platform.processor() or platform.machine()
 
 
-def temperature_c():
+def temperature_c() -> float | None:
     millidegrees = first_line("/sys/class/thermal/thermal_zone0/temp")
     return int(millidegrees) / 1000 if millidegrees and millidegrees.lstrip("-").isdigit() else None
 
 
-def throttled():
+def throttled() -> int | None:
     """The firmware's word of now: an int of flags, or None where there is no vcgencmd."""
     program = shutil.which("vcgencmd", path=os.environ.get("PATH", "") + ":/usr/bin:/opt/vc/bin")
     if program is None:
@@ -390,12 +399,12 @@ def throttled():
     return int(found.group(1), 16) & THROTTLED_NOW if found else None
 
 
-def health():
+def health() -> Facts:
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     return {"temperature_c": temperature_c(), "throttled": throttled(), "load_per_core": round(load, 2)}
 
 
-def installed_runtime():
+def installed_runtime() -> tuple[str, str] | tuple[None, None]:
     """(package, version) of the runtime without the cost of importing it, or (None, None)."""
     from importlib import metadata  # costs more than the rest of a command
 
@@ -405,7 +414,7 @@ def installed_runtime():
     return None, None
 
 
-def machine():
+def machine() -> Facts:
     package, version = installed_runtime()
     return {
         "model": machine_model(),
@@ -419,7 +428,7 @@ def machine():
     }
 
 
-def inspect(root, args):
+def inspect(root: Path, args: Namespace) -> Facts:
     state = read_state(root)
     return {
         "current": current_version(root),
@@ -433,7 +442,7 @@ def inspect(root, args):
     }
 
 
-def load_model(directory, manifest, threads):
+def load_model(directory: Path, manifest: Facts, threads: int) -> tuple[Any, str]:
     """(interpreter, runtime) with the runtime's default delegate, as the application will run it."""
     from importlib import metadata
 
@@ -450,7 +459,7 @@ def load_model(directory, manifest, threads):
     raise Refused(f"{sys.executable} has no runtime: pip install ai-edge-litert (or tflite-runtime) into it")
 
 
-def refuse_if_too_old(package, version, manifest):
+def refuse_if_too_old(package: str, version: str, manifest: Facts) -> None:
     """The model's own minimum counts TensorFlow versions; only tflite-runtime is numbered like that."""
     minimum = manifest.get("min_runtime_version") or ""
     if package == "tflite-runtime" and numbers(version) < numbers(minimum):
@@ -459,11 +468,11 @@ def refuse_if_too_old(package, version, manifest):
         )
 
 
-def numbers(version):
+def numbers(version: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", version)[:3]]
 
 
-def golden_inputs(directory, manifest):
+def golden_inputs(directory: Path, manifest: Facts) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """inputs uint8 (K, P, P, C) and the outputs uint8 (K, classes) that they must give."""
     import numpy as np
 
@@ -471,14 +480,14 @@ def golden_inputs(directory, manifest):
         return golden["inputs"], golden["outputs"]
 
 
-def run_frame(interpreter, frame):
+def run_frame(interpreter: Any, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """One frame as the application sees it: copy in, run, copy out."""
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], frame)
     interpreter.invoke()
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
-def check(root, args):
+def check(root: Path, args: Namespace) -> Facts:
     """Run the golden set: bit for bit on the runtime that made it, within the stated tolerance on another."""
     directory, manifest = release_to_run(root, args)
     _, names = read_manifest(directory.resolve())
@@ -501,7 +510,7 @@ def check(root, args):
     return {"images": len(inputs), "worst_lsb": worst, "allowed_lsb": allowed, "runtime": runtime}
 
 
-def benchmark(root, args):
+def benchmark(root: Path, args: Namespace) -> Facts:
     """Latency of one frame in milliseconds over `runs` frames, after `warmup` unmeasured ones."""
     directory, manifest = release_to_run(root, args)
     interpreter, runtime = load_model(directory, manifest, args.threads)
@@ -510,7 +519,8 @@ def benchmark(root, args):
     before = health()
     for number in range(args.warmup):
         run_frame(interpreter, frames[number % len(frames)])
-    cpu, wall, times = time.process_time(), time.perf_counter(), []
+    times: list[float] = []
+    cpu, wall = time.process_time(), time.perf_counter()
     for number in range(args.runs):
         started = time.perf_counter_ns()
         run_frame(interpreter, frames[number % len(frames)])
@@ -524,7 +534,7 @@ def benchmark(root, args):
     }  # fmt: skip
 
 
-def summary(times):
+def summary(times: Sequence[float]) -> dict[str, float]:
     import numpy as np
 
     mean = float(np.mean(times))
@@ -533,7 +543,7 @@ def summary(times):
     return {"mean_ms": mean, "std_ms": std, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "fps": 1000 / mean}
 
 
-def delegate(interpreter):
+def delegate(interpreter: Any) -> str | None:
     """Whether XNNPACK took part of the graph; None where the runtime doesn't tell (a private call)."""
     with contextlib.suppress(Exception):
         return (
@@ -544,15 +554,15 @@ def delegate(interpreter):
 
 # ---------------------------------------------------------------- the command line
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[[Path, Namespace], Facts]] = {
     "inspect": inspect, "settle": inspect, "need": need, "stage": stage, "check": check,
     "benchmark": benchmark, "switch": switch, "confirm": confirm, "revert": revert,
 }  # fmt: skip
 """Every command settles an expired switch first, so `settle` (for boot) is `inspect` by another name."""
 
 
-def parse(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def parse(arguments: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--lock-wait-s", type=float, default=30.0)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -571,7 +581,7 @@ def parse(arguments):
     return parser.parse_args(arguments)
 
 
-def answer(args):
+def answer(args: Namespace) -> Facts:
     root = args.root.resolve()
     if args.command == "watch":
         return watch(root, args.lock_wait_s)
@@ -582,7 +592,7 @@ def answer(args):
         return COMMANDS[args.command](root, args)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     if not VERSION.fullmatch(getattr(args, "version", "00000000-000000-00000000")):
         result = {"ok": False, "kind": "refused", "error": f"{args.version!r} is not a release's version"}

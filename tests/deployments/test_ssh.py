@@ -32,7 +32,7 @@ def test_a_command_without_end_is_ended_by_its_deadline(ssh_device):
         pytest.raises(DeviceError, match=r"pi-1.*no end after 0.5 s"),
     ):
         connection.run(["sleep", "30"], timeout_s=0.5)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
 
 
 def test_a_server_that_dies_under_a_command_is_an_error_not_a_result(ssh_device):
@@ -80,7 +80,7 @@ def test_a_server_that_never_greets_is_given_up(ssh_device):
         started = time.monotonic()
         with pytest.raises(DeviceError, match=r"no SSH session"), connect(mute, timeout_s=0.5):
             pass
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
 
 
 def test_a_refused_key_says_where_to_put_the_public_half(ssh_device, tmp_path):

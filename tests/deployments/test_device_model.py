@@ -1,0 +1,266 @@
+"""The program on the device, with a model: golden outputs, latency, and what it tells of the machine."""
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from deployments.pi import device
+from tests.deployments.device_program import NEW, OLD, ask, refusal, stage
+from tests.ssh_devices import as_device_runs
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def running(root: Path, tiny_releases: tuple[Path, Path]) -> str:
+    """A real release, in use on the device."""
+    as_device_runs(root, tiny_releases[0])
+    return tiny_releases[0].name
+
+
+def test_a_release_gives_its_golden_outputs_and_its_latency(root, running):
+    checked = ask(root, "check", "--version", running)
+    assert checked["worst_lsb"] == checked["allowed_lsb"] == 0 and checked["images"] == 16
+    measured = ask(root, "benchmark", "--version", running, "--current", "--runs", 12, "--warmup", 1)
+    assert (measured["runs"], measured["warmup"], measured["threads"]) == (12, 1, 1)
+    assert 0 < measured["p50_ms"] <= measured["p95_ms"] <= measured["p99_ms"]
+    assert measured["runtime"] == checked["runtime"] and measured["delegate"] in ("xnnpack", "none")
+    assert 0 < measured["cpu_share"] <= 1 and measured["machine"]["model"]
+
+
+def test_another_model_than_the_golden_set_was_made_with_is_refused(root, running, tiny_releases):
+    other = root / "releases" / tiny_releases[1].name
+    shutil.copytree(tiny_releases[1], other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    golden = json.loads((tiny_releases[0] / "manifest.json").read_text())["files"]["golden.npz"]
+    shutil.copy(tiny_releases[0] / "golden.npz", other)
+    manifest["files"]["golden.npz"] = golden
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    said = refusal(root, "check", "--version", other.name)
+    assert said.startswith(f"golden set of {other.name}: outputs differ by up to ") and "0 allowed" in said
+
+
+def test_a_rotted_release_is_named_before_it_is_opened(root, running):
+    (root / "current" / "golden.npz").write_bytes(b"rot")
+    said = refusal(root, "check", "--version", running, "--current")
+    assert said == f"files of {running} differ from its manifest: golden.npz"
+
+
+@pytest.mark.parametrize("command", ["check", "benchmark"])
+def test_only_what_is_there_is_run(root, command):
+    stage(root, OLD)
+    assert refusal(root, command, "--version", NEW) == f"there is no release {NEW} on this device"
+    assert refusal(root, command, "--version", OLD, "--current").startswith("there is no release current")
+    device.point_current(root, OLD)
+    (root / "releases" / NEW).mkdir()
+    assert refusal(root, command, "--version", NEW, "--current") == f"current leads to {OLD}, not to {NEW}"
+
+
+# ---------------------------------------------------------------- a model that only answers, and counts
+
+
+class Network:
+    """Answers with the number in the frame's corner, off by `off`, and counts."""
+
+    def __init__(self, off: int = 0):
+        self.off, self.seen, self.frame = off, [], None
+
+    def get_input_details(self):
+        return [{"index": 3}]
+
+    def get_output_details(self):
+        return [{"index": 4}]
+
+    def set_tensor(self, index, frame):
+        assert index == 3 and frame.shape == (1, 2, 2, 1)
+        self.frame = int(frame[0, 0, 0, 0])
+
+    def invoke(self):
+        self.seen.append(self.frame)
+
+    def get_tensor(self, index):
+        assert index == 4
+        return np.array([[100, 100 + self.seen[-1] + (self.off if self.seen[-1] == 1 else 0)]], np.uint8)
+
+
+@pytest.fixture
+def network(root: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
+    network = Network()
+    inputs = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1).repeat(2, 1).repeat(2, 2)
+    outputs = np.array([[100, 100 + number] for number in range(3)], np.uint8)
+    monkeypatch.setattr(device, "golden_inputs", lambda directory, manifest: (inputs, outputs))
+    monkeypatch.setattr(device, "load_model", lambda directory, manifest, threads: (network, "made 1.0"))
+    release = stage(root, NEW)
+    manifest = json.loads((release / "manifest.json").read_text())
+    manifest["golden"] |= {"runtime": "made 1.0", "tolerance_lsb": 2}
+    (release / "manifest.json").write_text(json.dumps(manifest))
+    return network
+
+
+def test_every_golden_image_is_run_once_in_order(root, network):
+    answer = ask(root, "check", "--version", NEW)
+    assert answer == {"ok": True, "images": 3, "worst_lsb": 0, "allowed_lsb": 0, "runtime": "made 1.0"}
+    assert network.seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("off", [1, -1])
+def test_on_the_runtime_that_made_the_golden_set_no_step_is_allowed(root, network, off):
+    network.off = off
+    assert refusal(root, "check", "--version", NEW) == (
+        f"golden set of {NEW}: outputs differ by up to 1 steps of 1/256 under made 1.0, 0 allowed "
+        "(made by made 1.0)"
+    )
+
+
+@pytest.mark.parametrize(("off", "passes"), [(2, True), (-2, True), (3, False), (-3, False)])
+def test_on_another_runtime_the_stated_steps_are_allowed(root, network, monkeypatch, off, passes):
+    network.off = off
+    monkeypatch.setattr(device, "load_model", lambda directory, manifest, threads: (network, "other 2.0"))
+    answer = ask(root, "check", "--version", NEW)
+    assert answer["ok"] is passes
+    if passes:
+        assert (answer["worst_lsb"], answer["allowed_lsb"]) == (2, 2)
+
+
+def test_warm_up_is_not_measured_and_frames_take_turns(root, network, monkeypatch):
+    clock = iter(range(0, 10**9, 2_000_000))  # 2 ms between two looks at it
+    cpu, wall = iter([1.0, 1.006]), iter([5.0, 5.01])
+    fake = SimpleNamespace(perf_counter_ns=lambda: next(clock), process_time=lambda: next(cpu),
+                           perf_counter=lambda: next(wall), monotonic=lambda: 0.0)  # fmt: skip
+    monkeypatch.setattr(device, "time", fake)
+    answer = ask(root, "benchmark", "--version", NEW, "--runs", 5, "--warmup", 4, "--threads", 2)
+    assert network.seen == [0, 1, 2, 0, 0, 1, 2, 0, 1]
+    assert (answer["runs"], answer["warmup"], answer["threads"]) == (5, 4, 2)
+    assert (answer["mean_ms"], answer["std_ms"], answer["fps"]) == (2.0, 0.0, 500.0)
+    assert answer["cpu_share"] == 0.6 and answer["delegate"] is None
+
+
+def test_by_default_a_hundred_frames_are_measured_after_ten_on_one_thread(root, network):
+    answer = ask(root, "benchmark", "--version", NEW)
+    assert (answer["runs"], answer["warmup"], answer["threads"], len(network.seen)) == (100, 10, 1, 110)
+
+
+def test_percentiles_are_of_the_measured_times():
+    figures = device.summary([float(number) for number in range(1, 102)])
+    assert (figures["p50_ms"], figures["p95_ms"], figures["p99_ms"]) == (51, 96, 100)
+    assert figures["mean_ms"] == 51 and figures["fps"] == pytest.approx(1000 / 51)
+    assert figures["std_ms"] == pytest.approx(np.std(np.arange(1, 102), ddof=1))
+    assert device.summary([3.0])["std_ms"] == 0
+
+
+def test_the_delegate_is_what_the_graph_shows():
+    def graph(*names: str) -> SimpleNamespace:
+        return SimpleNamespace(_get_ops_details=lambda: [{"op_name": name} for name in names])
+
+    assert device.delegate(graph("CONV_2D", "DELEGATE")) == "xnnpack"
+    assert device.delegate(graph("CONV_2D")) == "none"
+    assert device.delegate(object()) is None
+
+
+# ---------------------------------------------------------------- the runtime
+
+
+def test_a_device_without_a_runtime_says_how_to_get_one(root, running, monkeypatch):
+    monkeypatch.setattr(device, "RUNTIMES", (("nowhere_to_be_found", "nowhere"),))
+    assert "has no runtime: pip install ai-edge-litert" in refusal(root, "check", "--version", running)
+    machine = ask(root, "inspect")["machine"]
+    assert (machine["runtime"], machine["runtime_version"]) == (None, None)
+
+
+def test_the_first_runtime_that_is_there_is_used_and_told(root, running, monkeypatch):
+    monkeypatch.setattr(device, "RUNTIMES", (("nowhere_to_be_found", "nowhere"), *device.RUNTIMES))
+    assert ask(root, "check", "--version", running)["runtime"].startswith("ai-edge-litert ")
+    machine = ask(root, "inspect")["machine"]
+    assert (
+        f"{machine['runtime']} {machine['runtime_version']}"
+        == ask(root, "check", "--version", running)["runtime"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "minimum", "refused"),
+    [
+        ("tflite-runtime", "2.9.1", "2.14.0", True),
+        ("tflite-runtime", "2.14.0", "2.14.0", False),
+        ("tflite-runtime", "2.14.0.post1", "2.14.0", False),
+        ("tflite-runtime", "2.15.0", "2.14.0", False),
+        ("tflite-runtime", "2.14.0", None, False),
+        ("ai-edge-litert", "1.0.0", "2.14.0", False),
+    ],
+)
+def test_the_models_minimum_holds_for_the_runtime_that_counts_like_it(package, version, minimum, refused):
+    said = f"needs TensorFlow Lite {minimum} or newer, this device has {package} {version}"
+    with pytest.raises(device.Refused, match=said) if refused else contextlib.nullcontext():
+        device.refuse_if_too_old(package, version, {"min_runtime_version": minimum})
+
+
+# ---------------------------------------------------------------- the machine
+
+
+@pytest.mark.parametrize(
+    ("said", "celsius"), [("48312", 48.312), ("-5000", -5.0), ("n/a", None), ("", None), (None, None)]
+)
+def test_the_kernel_counts_thousandths_of_a_degree(monkeypatch, said, celsius):
+    monkeypatch.setattr(device, "first_line", lambda path: said)
+    assert device.temperature_c() == celsius
+
+
+@pytest.mark.parametrize(
+    ("said", "flags"), [("throttled=0x50005", 5), ("throttled=0x70000", 0), ("VCHI failed", None)]
+)
+def test_only_what_holds_now_counts_as_throttled(tmp_path, monkeypatch, said, flags):
+    program = tmp_path / "vcgencmd"
+    program.write_text(f'#!/bin/sh\n[ "$1" = get_throttled ] && echo {said}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert device.throttled() == flags
+
+
+def test_without_its_firmwares_program_nobody_knows_whether_a_device_is_throttled(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name, path: None)
+    assert device.throttled() is None
+
+
+def test_load_is_that_of_the_last_minute_for_each_core(monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (6.0, 1.0, 1.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert device.health()["load_per_core"] == 1.5
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert device.health()["load_per_core"] == 6.0
+
+
+def test_the_machine_is_told_by_its_own_name_else_by_its_processors(monkeypatch, tmp_path):
+    names = {"/proc/device-tree/model": "Raspberry Pi 5", "/sys/firmware/devicetree/base/model": "Pi, too"}
+    monkeypatch.setattr(device, "first_line", names.get)
+    assert device.machine_model() == "Raspberry Pi 5"
+    del names["/proc/device-tree/model"]
+    assert device.machine_model() == "Pi, too"
+    names.clear()
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: Cortex-A76 @ 2.4\nmodel name\t: another\n")
+    monkeypatch.setattr(device, "Path", lambda name: cpuinfo)
+    assert device.machine_model() == "Cortex-A76 @ 2.4"
+    cpuinfo.write_text("processor : 0\n")
+    assert device.machine_model() == (device.platform.processor() or device.platform.machine())
+    cpuinfo.unlink()
+    assert device.machine_model()
+
+
+def test_memory_is_counted_in_bytes():
+    total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
+    assert device.machine()["memory_bytes"] == pytest.approx(int(total.split()[1]) * 1024, rel=0.01)
+
+
+def test_a_first_line_comes_without_what_the_kernel_ends_it_with(tmp_path):
+    (tmp_path / "model").write_bytes(b"Raspberry Pi 5\0\nmore")
+    assert device.first_line(str(tmp_path / "model")) == "Raspberry Pi 5"
+    assert device.first_line(str(tmp_path / "none")) is None
