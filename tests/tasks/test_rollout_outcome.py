@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from storage.errors import DeviceError, FleetError, InputError, StoreError
-from storage.opening import open_store
 from storage.registry import Registry
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, check_fleet, record
+from tests.releases import new_store
 from tests.ssh_devices import new_key
 from tests.tasks.small_run import latency
 
@@ -109,7 +109,7 @@ def whole(*devices: DeviceOutcome) -> FleetOutcome:
 
 
 def test_the_ledger_holds_what_each_device_runs_and_how_fast(tmp_path):
-    registry, devices = Registry(open_store(tmp_path)), [seen("a"), seen("b", benchmark=None)]
+    registry, devices = Registry(new_store(tmp_path)), [seen("a"), seen("b", benchmark=None)]
     record(registry, whole(*devices))
     assert [DeviceOutcome.model_validate(facts) for facts in registry.devices().values()] == devices
     assert registry.devices()["a"]["release"] == VERSION
@@ -118,7 +118,7 @@ def test_the_ledger_holds_what_each_device_runs_and_how_fast(tmp_path):
 
 
 def test_a_device_that_is_away_keeps_in_the_ledger_what_it_ran_and_when_it_was_seen(tmp_path):
-    registry = Registry(open_store(tmp_path))
+    registry = Registry(new_store(tmp_path))
     record(registry, whole(seen("a")))
     before = registry.devices()["a"]
     away = {"outcome": "unreachable", "reason": "off", "seen_at": None, "running_release": None}
@@ -130,7 +130,7 @@ def test_a_device_that_is_away_keeps_in_the_ledger_what_it_ran_and_when_it_was_s
 
 
 def test_a_store_that_fails_for_one_device_costs_no_other_and_is_told_with_what_became_of_it(tmp_path):
-    registry = Registry(open_store(tmp_path))
+    registry = Registry(new_store(tmp_path))
     (tmp_path / "fleet/b.json").mkdir(parents=True)  # in the way: it can't be written
     with pytest.raises(StoreError) as caught:
         record(registry, whole(seen("a"), seen("b", outcome="failed", reason="too slow"), seen("c")))
@@ -144,7 +144,7 @@ def test_a_store_that_fails_for_one_device_costs_no_other_and_is_told_with_what_
 
 
 def test_a_figure_that_is_no_number_costs_no_other_device_its_record(tmp_path):
-    registry = Registry(open_store(tmp_path))
+    registry = Registry(new_store(tmp_path))
     broken = latency(2).model_copy(update={"p99_ms": float("nan")})
     with pytest.raises(StoreError, match=r"lacks 1 of 3 outcomes: b: updated"):
         record(registry, whole(seen("a"), seen("b").model_copy(update={"benchmark": broken}), seen("c")))
