@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from storage.errors import InputError, StressVisionError
+from tasks.presets import PRESETS
 
 if TYPE_CHECKING:
     from prefect.states import State
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from tasks.rollout import DeviceOutcome
 
-# flows.config has them, and imports every stage
-_PRESETS = ("balanced", "smallest", "highest_accuracy", "highest_speed", "mobilenet_v3")
 _DEMO_MARKER = ".stress-vision-demo"
 _COLUMNS = ("device", "running", "outcome", "seen (UTC)", "p50 ms", "p95 ms", "p99 ms", "FPS")
 _EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
@@ -68,7 +67,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     run.set_defaults(command=lambda given: _run(given.config, options(parsed_args=given)()))
 
     config = commands.add_parser("config", help="print a configuration file to start from")
-    config.add_argument("--preset", default="balanced", choices=_PRESETS)
+    config.add_argument("--preset", default="balanced", choices=list(PRESETS))
     config.set_defaults(command=_config)
 
     sweep = commands.add_parser("sweep", help="compare configurations on the validation split")
@@ -97,7 +96,7 @@ def _field_options(run: argparse.ArgumentParser) -> "CliSettingsSource":
     """Every field of the configuration as an option of `run`: --train.epochs 5."""
     from pydantic_settings import BaseSettings, CliSettingsSource
 
-    from flows.config import RetrainConfig
+    from tasks.config import RetrainConfig
 
     class Options(RetrainConfig, BaseSettings, frozen=True, extra="forbid"):
         pass
@@ -129,33 +128,34 @@ def _empty_home(home: Path) -> None:
 
 
 def _run(path: Path | None, options: dict[str, Any]) -> int:
-    from flows.config import load_config, store_uri
+    from flows.config import load_config
     from flows.logs import log_our_errors_in_one_line
     from flows.retrain import retrain
+    from flows.site import preflight
 
     config = load_config(path, options)
-    store_uri(config.store)  # complains before a server is started for the run
+    preflight(config)  # complains before a server is started for the run
     log_our_errors_in_one_line()
     return _conclude(retrain(config, return_state=True))
 
 
 def _config(given: argparse.Namespace) -> int:
-    from flows.config import RetrainConfig
     from flows.template import config_template
+    from tasks.config import RetrainConfig
 
     print(config_template(RetrainConfig.model_validate({"preset": given.preset})), end="")
     return 0
 
 
 def _sweep(given: argparse.Namespace) -> int:
-    from flows.config import store_uri
     from flows.logs import log_our_errors_in_one_line
+    from flows.site import preflight
     from flows.sweep import run_sweep
     from flows.variants import load_sweep
     from tasks.sweep import table
 
     config = load_sweep(given.file, given.store)
-    store_uri(config.base.store)
+    preflight(config.base)
     log_our_errors_in_one_line()
     state = run_sweep(config)
     compared = state.result()
@@ -176,16 +176,16 @@ def _up(given: argparse.Namespace) -> int:
 
 
 def _rollout(given: argparse.Namespace) -> int:
-    from flows.config import store_uri
     from flows.logs import log_our_errors_in_one_line
     from flows.rollout import RolloutRequest, rollout
+    from flows.site import open_site
     from tasks.rollout import RolloutConfig
 
-    store_uri(given.store)
-    log_our_errors_in_one_line()
     request = RolloutRequest(
         store=given.store, release=given.release, rollout=RolloutConfig(inventory=given.inventory)
     )
+    open_site(request.store, request.work_dir, request.rollout)  # complains before a server is started
+    log_our_errors_in_one_line()
     return _conclude(rollout(request, return_state=True))
 
 

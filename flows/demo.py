@@ -9,8 +9,8 @@ from pathlib import Path
 from prefect.states import State
 
 from deployments.demo_device import demo_device
-from flows.config import RetrainConfig
 from flows.retrain import retrain
+from tasks.config import RetrainConfig
 from tasks.synthetic import write_dataset
 
 _PER_CLASS = 700

@@ -1,120 +1,135 @@
-"""What one night has measured, and what follows from it: verdict, release's facts, report, final state."""
+"""The night under way: its record, where its files lie, and how it is taken up again.
 
-from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
+One record a night (`tasks.night`), found by the key of its data, configuration and code, answers all of: is
+anything new, was a night cut off, has its rollout come to an end, is its release registered already.
+"""
 
-from flows.config import RetrainConfig
-from flows.experiment import Experiment
-from tasks.advice import Measured, advise
-from tasks.champion import AgainstChampion
-from tasks.convert import ConvertedModels
-from tasks.drift import Drift
-from tasks.evaluate import Evaluation, agreement, load_predictions
-from tasks.evaluate.layers import LayerError
-from tasks.gate import Figures, Verdict, figures_of, judge
-from tasks.ingest import Ingested
-from tasks.prepare import PreparedData
-from tasks.register import Release, ReleaseNotes
-from tasks.report import ReportInputs, installed_versions
-from tasks.rollout import FleetOutcome
-from tasks.train import TrainedModel, starts_from_release
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prefect import get_run_logger
+
+from flows.site import Site, champion_of, new_directory
+from storage.lease import exclusively
+from storage.opening import open_store
+from storage.registry import Registry
+from tasks.config import RetrainConfig
+from tasks.night import Night, load_night, night_key, save_night
+from tasks.report.publish import fetch_experiment
+from tasks.train import name_start
+
+Found = TypeVar("Found")
 
 
-@dataclass(frozen=True)
-class Night:
-    """The results of all stages up to the gate."""
+class RunningNight:
+    """Tonight's record, to which each stage's result is added as soon as it is found."""
 
-    config: RetrainConfig
-    started: datetime
-    experiment: Experiment
-    ingested: Ingested
-    data: PreparedData
-    drift: Drift | None
-    trained: TrainedModel
-    original: Evaluation
-    converted: ConvertedModels
-    quantized: Evaluation
-    champion: AgainstChampion | None
+    def __init__(self, site: Site, record: Night):
+        self.record = record
+        self.directory = experiment_directory(site, record)
+        self._site = site
 
-    @cached_property
-    def verdict(self) -> Verdict:
-        """The gate's judgement of the INT8 model as it will run."""
-        figures = figures_of(
-            self.quantized,
-            self.original,
-            model_bytes=self.converted.int8.bytes,
-            host_latency_ms=self.converted.int8.host_latency_ms["p95"],
-            leaked_pairs=self.data.leaked_pairs,
-            delegate_partitions=self.converted.int8.delegate_partitions,
-            instructions_m=self.converted.int8.instructions_m,
-            warm_start=starts_from_release(self.config.train),
-            against_champion=self.champion.paired if self.champion else None,
-        )
-        return judge(figures, self.config.targets, Figures() if self.champion else None)
+    def keep(self, field: str, found: Found) -> Found:
+        """Add a result to the record, in the store too, and hand it on."""
+        self.record = self.record.model_copy(update={field: found})
+        save_night(open_store(self._site.store), self.record, self._site.work)
+        return found
 
-    @property
-    def lost_by_quantization(self) -> bool:
-        """Whether INT8 loses more than its bound, so that it is worth knowing which layers lose it."""
-        return any(check.name == "quantization loss" for check in self.verdict.failed)
 
-    @property
-    def notes(self) -> ReleaseNotes:
-        """What the release's manifest says of the model."""
-        return ReleaseNotes(
-            experiment_id=self.experiment.id,
-            metrics={
-                "accuracy": self.quantized.accuracy,
-                "macro_recall": self.quantized.macro_recall,
-                "float_accuracy": self.original.accuracy,
-            },
-            max_latency_ms=self.config.targets.max_latency_ms,
-        )
+@contextmanager
+def running_night(site: Site, config: RetrainConfig, data_fingerprint: str) -> Iterator[RunningNight]:
+    """Tonight's record, taken up or begun, and held: two runs never work on one experiment.
 
-    def report_inputs(
-        self, release: Release | None, fleet: FleetOutcome | None, layers: tuple[LayerError, ...]
-    ) -> ReportInputs:
-        """All results for the report; `release` and `fleet` are None where the run didn't get there."""
-        float32, int8 = load_predictions(self.original)[0], load_predictions(self.quantized)[0]
-        return ReportInputs(
-            experiment_id=self.experiment.id,
-            started_at=self.started,
-            config=self.config.model_dump(mode="json"),
-            targets=self.config.targets,
-            data=self.data,
-            trained=self.trained,
-            evaluations={"float": self.original, "int8": self.quantized},
-            converted=self.converted,
-            verdict=self.verdict,
-            agreement=agreement(float32, int8),
-            champion=self.champion,
-            drift=self.drift,
-            layer_errors=layers,
-            advice=advise(self._measured(fleet, layers)),
-            release=release,
-            fleet=fleet,
-            stage_seconds={
-                "ingest": self.ingested.seconds,
-                "train": self.trained.seconds,
-                "evaluate": self.original.seconds + self.quantized.seconds,
-            },
-            versions=installed_versions(),
-        )
+    Raises InputError that names the other process where one is at it.
+    """
+    key = night_key(config, data_fingerprint)
+    with exclusively(site.work / "nights" / key[:16]):
+        night = take_up(site, config, key) or begin(site, config, key)
+        start = f", training from {night.config.train.init_from}" if night.config.train.init_from else ""
+        get_run_logger().info("experiment %s, begun %s%s", night.id, f"{night.started_at:%F %T %Z}", start)
+        yield RunningNight(site, night)
 
-    def _measured(self, fleet: FleetOutcome | None, layers: tuple[LayerError, ...]) -> Measured:
-        devices = [device.benchmark.p95_ms for device in fleet.devices if device.benchmark] if fleet else []
-        int8 = self.converted.int8
-        return Measured(
-            train=self.config.train,
-            prepare=self.config.prepare,
-            targets=self.config.targets,
-            history=self.trained.history,
-            counts=self.data.counts,
-            int8=self.quantized,
-            float_evaluation=self.original,
-            model_bytes=int8.bytes,
-            latency_ms=max(devices, default=int8.host_latency_ms["p95"]),
-            delegate_partitions=int8.delegate_partitions,
-            undelegated=int8.undelegated,
-            layer_errors=layers,
-        )
+
+def begin(site: Site, config: RetrainConfig, key: str) -> Night:
+    """A new record under a new name, with the champion of this moment."""
+    champion = champion_of(site)
+    night = Night(
+        id=new_directory(site.work / "experiments").name,
+        key=key,
+        started_at=datetime.now(UTC),
+        config=from_champion(config, champion),
+        champion=champion,
+    )
+    save_night(open_store(site.store), night, site.work)
+    return night
+
+
+def take_up(site: Site, config: RetrainConfig, key: str) -> Night | None:
+    """The record of that key, its files here again; None where there is none left, or a new one is asked for.
+
+    Where training starts from was settled at its beginning; the rest of `config` that is no part of the key,
+    such as the inventory, may be new.
+    """
+    night = load_night(open_store(site.store), key, site.work)
+    if night is None or (night.ended_at and config.force) or not _has_its_files(site, night):
+        return None
+    update: dict[str, Any] = {"config": config.model_copy(update={"train": night.config.train})}
+    champion = champion_of(site)
+    if _was_judged_by_another(night, champion):
+        update |= {"champion": champion, "candidate": None, "verdict": None, "release": None, "fleet": None}
+    return night.model_copy(update=update)
+
+
+def nothing_left(site: Site, night: Night) -> str | None:
+    """Why there is nothing to do tonight; None for a night that isn't over, or whose fleet is behind."""
+    if not night.ended_at:
+        return None
+    champion, said = champion_of(site), f"experiment {night.id}, which ended as {night.outcome}"
+    if night.release is None:
+        return said
+    version = night.release.version
+    if champion not in (version, night.champion):
+        return f"{said}; its release {version} has given way to champion {champion}"
+    if champion != version or _devices_behind(site, version):
+        return None
+    fleet = ", and the fleet runs it" if site.fleet else ""
+    return f"{said}; its release {version} is the champion{fleet}"
+
+
+def experiment_directory(site: Site, night: Night) -> Path:
+    """Where the experiment's files lie on this machine."""
+    return site.work / "experiments" / night.id
+
+
+def from_champion(config: RetrainConfig, champion: str | None) -> RetrainConfig:
+    """The configuration with the champion's version where training starts from it; empty before the first."""
+    return config.model_copy(update={"train": name_start(config.train, champion)})
+
+
+def _devices_behind(site: Site, version: str) -> list[str]:
+    """The inventory's devices that aren't known to run the release."""
+    known = Registry(open_store(site.store)).devices()
+    devices = site.fleet.devices if site.fleet else ()
+    return [one.name for one in devices if known.get(one.name, {}).get("running_release") != version]
+
+
+def _has_its_files(site: Site, night: Night) -> bool:
+    """Whether what the record tells of lies on this machine, if need be after bringing it from the store.
+
+    One that trains on another machine isn't shared with it.
+    """
+    directory = experiment_directory(site, night)
+    if night.candidate is None:
+        return directory.exists()
+    if not night.candidate.model.path.exists():
+        fetch_experiment(open_store(site.store), directory)
+    return night.candidate.model.path.exists()
+
+
+def _was_judged_by_another(night: Night, champion: str | None) -> bool:
+    """Whether a night that isn't over was compared with a champion that another has replaced since."""
+    ours = night.release.version if night.release else None
+    return not night.ended_at and champion != night.champion and champion != ours

@@ -1,7 +1,7 @@
-"""How a flow ends: one word for a person, one state type for Prefect.
+"""How a flow's final word becomes Prefect's state; the word itself is the night's or the fleet's own.
 
-Deployed, Registered, Rejected, Drifted and Skipped are normal ends. A flow never says Completed when a device
-failed: devices that were only away leave it PartlyDeployed, devices that failed make it Failed.
+A flow never says Completed when a device failed: devices that were only away leave it PartlyDeployed, one
+that failed makes it Failed.
 """
 
 from pathlib import Path
@@ -9,8 +9,10 @@ from pathlib import Path
 from prefect.states import Completed, Failed, State
 from pydantic import BaseModel
 
-from tasks.report import DriftedInputs, ReportInputs
+from tasks.night import Night
 from tasks.rollout import FleetOutcome
+
+_FAILED = ("RolloutFailed", "NotDeployed")
 
 
 class Ended(BaseModel, frozen=True):
@@ -20,35 +22,23 @@ class Ended(BaseModel, frozen=True):
     fleet: FleetOutcome | None = None
 
 
-def night_state(inputs: ReportInputs, report: Path) -> State:
+def night_state(night: Night, report: Path) -> State:
     """The final state of a night."""
-    if inputs.fleet:
-        return fleet_state(inputs.fleet, report)
-    return Completed(name=inputs.outcome, message=inputs.headline, data=Ended(report=report))
+    if night.outcome is None:
+        raise ValueError(f"night {night.id} has not come to an end")
+    return _state(night.outcome, night.headline, Ended(report=report, fleet=night.fleet))
 
 
-def drifted_state(inputs: DriftedInputs, report: Path) -> State:
-    """The final state of a night that drift stopped."""
-    message = f"{inputs.headline} Look at the report, then set drift.stop = false to train all the same."
-    return Completed(name="Drifted", message=message, data=Ended(report=report))
-
-
-def fleet_state(fleet: FleetOutcome, report: Path | None = None) -> State:
+def fleet_state(fleet: FleetOutcome) -> State:
     """The final state of a rollout."""
-    ended = Ended(report=report, fleet=fleet)
-    message = (
-        f"{fleet.release} runs on {len(fleet.updated)} of {len(fleet.devices)} devices. {describe(fleet)}"
-    )
-    if fleet.complete:
-        return Completed(name="Deployed", message=message.strip(), data=ended)
-    if fleet.stopped or fleet.failed:
-        return Failed(name="RolloutFailed", message=message, data=ended)
-    if fleet.updated:
-        return Completed(name="PartlyDeployed", message=message, data=ended)
-    return Failed(name="NotDeployed", message=message, data=ended)
+    return _state(fleet.word, fleet.sentence, Ended(fleet=fleet))
 
 
-def describe(fleet: FleetOutcome) -> str:
-    """The devices that don't run the release, each with its outcome and reason."""
-    others = [device for device in fleet.devices if device.outcome != "updated"]
-    return "; ".join(f"{device.device}: {device.outcome}, {device.reason}" for device in others)
+def skipped_state(why: str) -> State:
+    """The final state of a night that had nothing to do."""
+    message = f"Data, configuration and code are those of {why}. Set force to train all the same."
+    return Completed(name="Skipped", message=message)
+
+
+def _state(word: str, message: str, ended: Ended) -> State:
+    return (Failed if word in _FAILED else Completed)(name=word, message=message, data=ended)

@@ -9,8 +9,8 @@ from prefect import flow
 from prefect.states import State
 from pydantic import BaseModel, Field
 
-from flows.config import store_uri, work_path
 from flows.outcome import fleet_state
+from flows.site import fleet_slot, open_site
 from tasks.register import fetch_release
 from tasks.report.publish import publish_fleet
 from tasks.rollout import RolloutConfig, roll_out_release
@@ -38,8 +38,9 @@ def rollout(config: RolloutRequest = RolloutRequest()) -> State:  # noqa: B008 (
     Args:
         config: Which release, and which devices.
     """
-    store = store_uri(config.store)
-    release = fetch_release(store, config.release, work_path(config.work_dir))
-    fleet = roll_out_release(store, release, config.rollout)
+    site = open_site(config.store, config.work_dir, config.rollout)
+    with fleet_slot(site, "rollout"):
+        release = fetch_release(site.store, config.release, site.work)
+        fleet = roll_out_release(site.store, release, config.rollout)
     publish_fleet(fleet)
     return fleet_state(fleet)

@@ -15,13 +15,13 @@ from prefect.states import Completed, State
 from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import BaseModel
 
-from flows.config import store_uri, work_path
-from flows.experiment import champion_of, experiment_key, new_directory, open_experiment
 from flows.logs import log_our_errors_in_one_line
+from flows.night import running_night
+from flows.site import Site, champion_of, new_directory, preflight
 from flows.template import config_template
 from flows.variants import SweepConfig, Variant
 from storage.errors import ModelError
-from storage.files import replacing
+from storage.files import write_whole
 from storage.opening import open_store
 from tasks.convert import convert_model
 from tasks.evaluate import evaluate_model
@@ -70,21 +70,20 @@ def sweep(config: SweepConfig) -> State:
     Args:
         config: The configurations to compare.
     """
-    store, work = store_uri(config.base.store), work_path(config.base.work_dir)
-    config = config.from_champion(champion_of(open_store(store)))
-    ingested = ingest_sources(store, config.base.data, work)
+    site = preflight(config.base)
+    config = config.from_champion(champion_of(site))
+    ingested = ingest_sources(site.store, config.base.data, site.work)
     for preparation in dict.fromkeys(variant.config.prepare for variant in config.variants):
         # once each, before variants need it; one that fails fails its variants, not the others
-        prepare_dataset(store, ingested, preparation, work, return_state=True)
-    runs = run_variant.map(config.variants, unmapped(ingested), unmapped(store), unmapped(work))
+        prepare_dataset(site.store, ingested, preparation, site.work, return_state=True)
+    runs = run_variant.map(config.variants, unmapped(ingested), unmapped(site))
     outcomes = [_outcome(variant.name, run) for variant, run in zip(config.variants, runs, strict=True)]
 
-    directory = new_directory(work / "sweeps")
+    directory = new_directory(site.work / "sweeps")
     winner = best(outcomes)
     if winner:
-        with replacing(directory / "winner.toml") as file:
-            file.write(config_template(config.named(winner.name)).encode())
-    publish_sweep(store, outcomes, directory)
+        write_whole(directory / "winner.toml", config_template(config.named(winner.name)))
+    publish_sweep(site.store, outcomes, directory)
     if winner is None:
         raise ModelError(conclusion(outcomes))
     ended = Compared(outcomes=tuple(outcomes), directory=directory)
@@ -92,26 +91,23 @@ def sweep(config: SweepConfig) -> State:
 
 
 @task(name="variant", task_run_name="variant-{variant.name}")
-def run_variant(variant: Variant, ingested: Ingested, store: str, work: Path) -> Figures:
+def run_variant(variant: Variant, ingested: Ingested, site: Site) -> Figures:
     """Train, evaluate and convert one variant, or remember that it is done already."""
     log_our_errors_in_one_line()
-    config = variant.config
-    key = experiment_key(config, ingested.fingerprint)
-    if known := recall_figures(open_store(store), key):
-        get_run_logger().info(
-            "%s is experiment %s already: not trained again", variant.name, known.experiment_id
-        )
-        return known
-    # left open: a night with this configuration goes on with it, and has no need to train again
-    experiment = open_experiment(work, key)
-    data = prepare(ingested, config.prepare, work)
-    trained = train_model(store, data, config.train, experiment.id, work)
-    original = evaluate_model(trained.model_path, data, experiment.directory, "val_float", "val")
-    converted = convert_model(trained.model_path, data, config.convert, experiment.directory)
-    quantized = evaluate_model(converted.int8.path, data, experiment.directory, "val_int8", "val")
-    figures = figures_of(trained, original, converted.int8, quantized)
-    upload_experiment(open_store(store), experiment.directory)
-    record_figures(open_store(store), key, figures)
+    config, store = variant.config, open_store(site.store)
+    # not ended: a night with this configuration goes on with it, and has no need to train again
+    with running_night(site, config, ingested.fingerprint) as night:
+        if known := recall_figures(store, night.record.key):
+            get_run_logger().info("%s is done: experiment %s", variant.name, known.experiment_id)
+            return known
+        data, out = prepare(ingested, config.prepare, site.work), night.directory
+        trained = train_model(site.store, data, config.train, night.record.id, site.work)
+        original = evaluate_model(trained.model_path, data, out, "val_float", "val")
+        converted = convert_model(trained.model_path, data, config.convert, out)
+        quantized = evaluate_model(converted.int8.path, data, out, "val_int8", "val")
+        figures = figures_of(trained, original, converted.int8, quantized)
+        upload_experiment(store, out)
+        record_figures(store, night.record.key, figures)
     return figures
 
 

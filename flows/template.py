@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flows.config import RetrainConfig
+from tasks.config import RetrainConfig
 
 _WIDTH = 100
 

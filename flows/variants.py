@@ -19,9 +19,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from flows.config import RetrainConfig, merge, parse_config, read_toml
-from flows.experiment import from_champion
+from flows.config import parse_config, read_toml
+from flows.night import from_champion
 from storage.errors import InputError
+from tasks.config import RetrainConfig, merge
 
 MAY_DIFFER = frozenset({"preset", "prepare", "train", "convert"})
 """What a variant may change; the rest is about the data's place, or comes after the choice."""

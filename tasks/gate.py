@@ -1,7 +1,7 @@
 """The gate: is this candidate good enough to run on the fleet?
 
-In: `Figures` of the INT8 candidate as it will run, the targets, and the champion's figures if there is one.
-Out: a `Verdict` with one `Check` per target. A pure function of plain numbers.
+In: a `Candidate`, measured as it will run, and the targets. Out: a `Verdict` with one `Check` per target.
+A pure function: nothing is read or measured here.
 
 A figure that is missing is a failed check with its reason; a floor that is not set makes no check. A
 rejected model is a normal outcome, not an exception.
@@ -10,13 +10,18 @@ rejected model is a normal outcome, not an exception.
 import math
 from typing import Literal
 
+from prefect import get_run_logger, task
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from tasks.candidate import Candidate
+from tasks.champion import AgainstChampion
 from tasks.classes import CLASSES
-from tasks.evaluate.compare import Paired
-from tasks.evaluate.figures import Evaluation
 
 Unit = Literal["share", "points", "MB", "ms", "", "million"]
+Interval = tuple[float, float] | None
+Measured = tuple[float | None, Interval]
+"""A share from 0 to 1 and its 95 % interval."""
+_UNMEASURED: Measured = (None, None)
 
 
 class GateConfig(BaseModel):
@@ -129,28 +134,6 @@ class GateConfig(BaseModel):
         return floors
 
 
-class Figures(BaseModel, frozen=True):
-    """What the gate needs to know of one model. None: not measured. Shares are 0 to 1."""
-
-    accuracy: float | None = None
-    accuracy_ci: tuple[float, float] | None = None
-    macro_recall: float | None = None
-    macro_recall_ci: tuple[float, float] | None = None
-    class_recall: dict[str, float | None] = {}
-    class_recall_ci: dict[str, tuple[float, float] | None] = {}
-    source_accuracy: dict[str, float | None] = {}
-    source_accuracy_ci: dict[str, tuple[float, float] | None] = {}
-    float_accuracy: float | None = None
-    model_bytes: int | None = None
-    host_latency_ms: float | None = None
-    leaked_pairs: int | None = None
-    delegate_partitions: int | None = None
-    instructions_m: float | None = None
-    warm_start: bool = False
-    seen_share: float | None = None
-    against_champion: Paired | None = None
-
-
 class Check(BaseModel, frozen=True):
     """One target: `margin` is the distance to it in `unit` ("": a count), positive where reached."""
 
@@ -161,7 +144,7 @@ class Check(BaseModel, frozen=True):
     unit: Unit
     passed: bool
     margin: float | None
-    interval: tuple[float, float] | None
+    interval: Interval
     reason: str
 
 
@@ -175,101 +158,65 @@ class Verdict(BaseModel, frozen=True):
     def failed(self) -> tuple[Check, ...]:
         return tuple(check for check in self.checks if not check.passed)
 
-
-def figures_of(
-    int8: Evaluation,
-    float_evaluation: Evaluation | None = None,
-    *,
-    model_bytes: int | None = None,
-    host_latency_ms: float | None = None,
-    leaked_pairs: int | None = None,
-    delegate_partitions: int | None = None,
-    instructions_m: float | None = None,
-    warm_start: bool = False,
-    against_champion: Paired | None = None,
-) -> Figures:
-    """Collect the gate's figures from an evaluation and what was measured beside it."""
-    return Figures(
-        accuracy=int8.accuracy,
-        accuracy_ci=int8.accuracy_ci,
-        macro_recall=int8.macro_recall,
-        macro_recall_ci=int8.macro_recall_ci,
-        class_recall={name: one.recall for name, one in int8.per_class.items()},
-        class_recall_ci={name: one.recall_ci for name, one in int8.per_class.items()},
-        source_accuracy={name: one.accuracy for name, one in int8.per_source.items()},
-        source_accuracy_ci={name: one.ci for name, one in int8.per_source.items()},
-        float_accuracy=float_evaluation.accuracy if float_evaluation else None,
-        model_bytes=model_bytes,
-        host_latency_ms=host_latency_ms,
-        leaked_pairs=leaked_pairs,
-        delegate_partitions=delegate_partitions,
-        instructions_m=instructions_m,
-        warm_start=warm_start,
-        seen_share=int8.left_out / (int8.images + int8.left_out),
-        against_champion=against_champion,
-    )
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """The names of the checks that failed."""
+        return tuple(check.name for check in self.failed)
 
 
-def judge(candidate: Figures, targets: GateConfig, champion: Figures | None = None) -> Verdict:
-    """Check every target. With a champion, `candidate.against_champion` must hold the paired comparison."""
+def judge(candidate: Candidate, targets: GateConfig) -> Verdict:
+    """Check every target; the comparison with the champion where there was one at the candidate's time."""
     checks = [
         *_base_checks(candidate, targets),
         *_floor_checks(candidate, targets),
         *_limit_checks(candidate, targets),
     ]
-    if candidate.warm_start:
-        checks.append(
-            _at_most("test images seen before", candidate.seen_share, targets.max_seen_share, "share")
-        )
-    if champion is not None:
-        checks.append(_champion_check(candidate, targets))
+    if candidate.champion is not None:
+        checks.append(_champion_check(candidate.champion, targets))
     return Verdict(passed=all(check.passed for check in checks), checks=tuple(checks))
 
 
-def _base_checks(candidate: Figures, targets: GateConfig) -> list[Check]:
-    size = None if candidate.model_bytes is None else candidate.model_bytes / 1e6
+def _base_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
+    int8, model = candidate.int8, candidate.model
+    latency = model.host_latency_ms.get("p95")
     return [
-        _at_least("accuracy", candidate.accuracy, targets.min_accuracy, candidate.accuracy_ci),
-        _at_most("model size", size, targets.max_model_mb, "MB"),
-        _at_most("latency on this host", candidate.host_latency_ms, targets.max_latency_ms, "ms"),
-        _at_most("quantization loss", _quantization_loss(candidate), targets.max_quantization_loss, "points"),
-        _at_most("leaked pairs", candidate.leaked_pairs, targets.max_leaked_pairs, ""),
+        _at_least("accuracy", int8.accuracy, targets.min_accuracy, int8.accuracy_ci),
+        _at_most("model size", model.bytes / 1e6, targets.max_model_mb, "MB"),
+        _at_most("latency on this host", latency, targets.max_latency_ms, "ms"),
+        _at_most("quantization loss", candidate.points_lost, targets.max_quantization_loss, "points"),
+        _at_most("leaked pairs", candidate.data.leaked_pairs, targets.max_leaked_pairs, ""),
+        _at_most("test images seen before", candidate.seen_share, targets.max_seen_share, "share"),
     ]
 
 
-def _floor_checks(candidate: Figures, targets: GateConfig) -> list[Check]:
-    checks = []
-    if targets.min_macro_recall is not None:
-        checks.append(
-            _at_least(
-                "macro recall", candidate.macro_recall, targets.min_macro_recall, candidate.macro_recall_ci
-            )
-        )
-    recalls = dict.fromkeys(CLASSES) | candidate.class_recall
-    for name, floor in _floors(recalls, targets.min_class_recall, targets.class_recall_floors):
-        checks.append(
-            _at_least(f"recall of {name}", recalls[name], floor, candidate.class_recall_ci.get(name))
-        )
-    sources = dict.fromkeys(targets.source_accuracy_floors) | candidate.source_accuracy
-    for name, floor in _floors(sources, targets.min_source_accuracy, targets.source_accuracy_floors):
-        checks.append(
-            _at_least(f"accuracy on {name}", sources[name], floor, candidate.source_accuracy_ci.get(name))
-        )
-    return checks
+def _floor_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
+    int8 = candidate.int8
+    recalls = {name: (one.recall, one.recall_ci) for name, one in int8.per_class.items()}
+    sources = {name: (one.accuracy, one.ci) for name, one in int8.per_source.items()}
+    recalls = dict.fromkeys(CLASSES, _UNMEASURED) | recalls
+    sources = dict.fromkeys(targets.source_accuracy_floors, _UNMEASURED) | sources
+    checks = [
+        *_each("recall of", recalls, targets.min_class_recall, targets.class_recall_floors),
+        *_each("accuracy on", sources, targets.min_source_accuracy, targets.source_accuracy_floors),
+    ]
+    if targets.min_macro_recall is None:
+        return checks
+    macro = _at_least("macro recall", int8.macro_recall, targets.min_macro_recall, int8.macro_recall_ci)
+    return [macro, *checks]
 
 
-def _limit_checks(candidate: Figures, targets: GateConfig) -> list[Check]:
-    limits = [
-        ("delegate partitions", candidate.delegate_partitions, targets.max_delegate_partitions, ""),
-        ("instructions", candidate.instructions_m, targets.max_instructions_m, "million"),
+def _limit_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
+    limits: list[tuple[str, float | None, float | None, Unit]] = [
+        ("delegate partitions", candidate.model.delegate_partitions, targets.max_delegate_partitions, ""),
+        ("instructions", candidate.model.instructions_m, targets.max_instructions_m, "million"),
     ]
     return [_at_most(name, value, limit, unit) for name, value, limit, unit in limits if limit is not None]
 
 
-def _champion_check(candidate: Figures, targets: GateConfig) -> Check:
+def _champion_check(against: AgainstChampion, targets: GateConfig) -> Check:
     """Non-inferiority: the lower end of the paired interval must lie above minus the margin."""
     name, floor = "accuracy against the champion", -targets.champion_margin
-    paired = candidate.against_champion
+    paired = against.paired
     if paired is None:
         return _at_least(name, None, floor, None, "points")
     low, high = (100 * end for end in paired.interval(2 * targets.champion_confidence - 1))
@@ -282,21 +229,20 @@ def _champion_check(candidate: Figures, targets: GateConfig) -> Check:
     )  # fmt: skip
 
 
-def _floors(
-    names: dict[str, float | None], every: float | None, single: dict[str, float]
-) -> list[tuple[str, float]]:
-    floors = [(name, single.get(name, every)) for name in names]
-    return [(name, floor) for name, floor in floors if floor is not None]
-
-
-def _quantization_loss(figures: Figures) -> float | None:
-    if figures.float_accuracy is None or figures.accuracy is None:
-        return None
-    return 100 * (figures.float_accuracy - figures.accuracy)
+def _each(
+    what: str, figures: dict[str, Measured], every: float | None, single: dict[str, float]
+) -> list[Check]:
+    """A check for each name that has a floor: its own, or the one for every name."""
+    floors = {name: single.get(name, every) for name in figures}
+    return [
+        _at_least(f"{what} {name}", figures[name][0], floor, figures[name][1])
+        for name, floor in floors.items()
+        if floor is not None
+    ]
 
 
 def _at_least(
-    name: str, value: float | None, target: float, interval: tuple[float, float] | None, unit: Unit = "share"
+    name: str, value: float | None, target: float, interval: Interval, unit: Unit = "share"
 ) -> Check:
     return _check(name, value, target, "at least", unit, interval)
 
@@ -307,7 +253,7 @@ def _at_most(name: str, value: float | None, target: float, unit: Unit) -> Check
 
 def _check(
     name: str, value: float | None, target: float, sense: Literal["at least", "at most"], unit: Unit,
-    interval: tuple[float, float] | None,
+    interval: Interval,
 ) -> Check:  # fmt: skip
     if value is None or not math.isfinite(value):
         reason = f"{name} was not measured: a missing figure fails its target ({sense} {_show(target, unit)})"
@@ -321,9 +267,7 @@ def _check(
     )  # fmt: skip
 
 
-def _reason(
-    name: str, value: float, target: float, sense: str, unit: Unit, interval: tuple[float, float] | None
-) -> str:
+def _reason(name: str, value: float, target: float, sense: str, unit: Unit, interval: Interval) -> str:
     gap = abs(value - target)
     distance = f"{100 * gap:.2g} points" if unit == "share" else _show(gap, unit)
     where = "exactly" if value == target else f"{distance} {'over' if value > target else 'under'}"
@@ -335,3 +279,13 @@ def _reason(
 
 def _show(value: float, unit: Unit) -> str:
     return f"{value:.3g} {unit.removeprefix('share')}".rstrip()
+
+
+@task(name="gate", task_run_name="gate")
+def judge_candidate(candidate: Candidate, targets: GateConfig) -> Verdict:
+    """Judge the candidate, and log what it missed."""
+    verdict, log = judge(candidate, targets), get_run_logger()
+    for check in verdict.failed:
+        log.warning(check.reason)
+    log.info("%d of %d checks passed", len(verdict.checks) - len(verdict.failed), len(verdict.checks))
+    return verdict

@@ -29,6 +29,7 @@ from storage.files import arriving_directory
 from storage.manifest import MANIFEST, SIGNATURE, FileFacts, GoldenFacts, Manifest
 from storage.opening import open_store
 from storage.registry import Champion, Registry
+from tasks.candidate import Candidate
 from tasks.classes import CLASSES
 from tasks.convert import TfliteModel
 from tasks.litert import quantized_outputs
@@ -65,6 +66,18 @@ class ReleaseNotes(BaseModel, frozen=True, title="Release notes"):
     experiment_id: str = Field(pattern=r"^\d{8}_\d{6}$")
     metrics: dict[str, FiniteFloat | None]
     max_latency_ms: float
+
+
+def notes_of(candidate: Candidate, max_latency_ms: float) -> ReleaseNotes:
+    """What a candidate's release says of itself; a device refuses it where a frame takes longer than that."""
+    metrics: dict[str, float | None] = {
+        "accuracy": candidate.int8.accuracy,
+        "macro_recall": candidate.int8.macro_recall,
+        "float_accuracy": candidate.original.accuracy,
+    }
+    return ReleaseNotes(
+        experiment_id=candidate.trained.experiment_id, metrics=metrics, max_latency_ms=max_latency_ms
+    )
 
 
 def release_version(experiment_id: str, model_sha256: str) -> str:
@@ -163,9 +176,8 @@ def as_release(registry: Registry, directory: Path) -> Release:
 def register_release(
     store_uri: str,
     store_id: str,
-    model: TfliteModel,
-    data: PreparedData,
-    notes: ReleaseNotes,
+    candidate: Candidate,
+    max_latency_ms: float,
     config: RegisterConfig,
     work_dir: Path,
 ) -> Release:
@@ -175,11 +187,12 @@ def register_release(
     start.
     """
     registry, releases = Registry(open_store(store_uri)), work_dir / "releases"
+    model, notes = candidate.model, notes_of(candidate, max_latency_ms)
     version = release_version(notes.experiment_id, model.sha256)
     if version in registry.versions():
         directory = registry.fetch(version, releases)
     else:
-        directory = build_release(model, data, notes, config, releases)
+        directory = build_release(model, candidate.data, notes, config, releases)
         registry.publish(directory, store_id=store_id)
     release = as_release(registry, directory)
     get_run_logger().info("registered %s", release.uri)

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from flows.cli import _EXIT, _PRESETS, _parser
-from flows.config import PRESETS
 from tasks.classes import CLASSES, FER2013_EMOTIONS, TO_CLASS
+from tasks.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """What to try next for the data: weak and rare classes, few images, figures that tell little."""
 
-from tasks.advice.measured import Advice, Measured, Value, new_values, real_images, training_figures
+from tasks.advice.advice import Advice, Value, new_values, real_images, training_figures
+from tasks.night import Night
 
 LOW_RECALL_GAP = 0.15
 """Recall this far under the macro recall marks a weak class."""
@@ -14,12 +15,12 @@ POOR_CALIBRATION = 0.10
 """ECE above which a confidence threshold means little."""
 
 
-def weak_class(run: Measured) -> Advice | None:
+def weak_class(run: Night) -> Advice | None:
     """The lowest recall lies LOW_RECALL_GAP under the macro recall, or under its floor."""
     trained = training_figures(run)
     recalls = {name: one.recall for name, one in trained.per_class.items() if one.recall is not None}
     name = min(recalls, key=recalls.__getitem__)
-    floor = run.targets.class_recall_floors.get(name, run.targets.min_class_recall) or 0
+    floor = run.config.targets.class_recall_floors.get(name, run.config.targets.min_class_recall) or 0
     if recalls[name] >= max(floor, trained.macro_recall - LOW_RECALL_GAP):
         return None
     errors = [error for error in trained.common_errors if error.truth == name]
@@ -36,10 +37,10 @@ def weak_class(run: Measured) -> Advice | None:
     )
 
 
-def imbalance(run: Measured) -> Advice | None:
+def imbalance(run: Night) -> Advice | None:
     """Training images differ by IMBALANCE between classes, and nothing balances them."""
-    counts = {name: images for name, images in run.counts.get("train", {}).items() if images}
-    if len(counts) < 2 or run.train.class_weights == 1:
+    counts = {name: images for name, images in run.made.data.counts.get("train", {}).items() if images}
+    if len(counts) < 2 or run.config.train.class_weights == 1:
         return None
     small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[large] < IMBALANCE * counts[small]:
@@ -47,12 +48,12 @@ def imbalance(run: Measured) -> Advice | None:
     return Advice(
         finding=f"{large} has {counts[large]:,} training images, {small} {counts[small]:,}.",
         likely_cause="An imbalanced data set teaches the network to guess the frequent class.",
-        changes=new_values(run, {"prepare.target_per_class": max(5000, run.prepare.target_per_class)})
+        changes=new_values(run, {"prepare.target_per_class": max(5000, run.config.prepare.target_per_class)})
         or {"train.class_weights": 1.0},
     )
 
 
-def few_images(run: Measured) -> Advice | None:
+def few_images(run: Night) -> Advice | None:
     """A class has fewer real training images than FEW_IMAGES."""
     scarce = {name: images for name, images in real_images(run).items() if images < FEW_IMAGES}
     if not scarce:
@@ -65,29 +66,30 @@ def few_images(run: Measured) -> Advice | None:
     )
 
 
-def uncertain_figures(run: Measured) -> Advice | None:
+def uncertain_figures(run: Night) -> Advice | None:
     """Accuracy's 95 % interval is wider than WIDE_INTERVAL."""
-    low, high = run.int8.accuracy_ci
+    images, (low, high) = run.made.int8.images, run.made.int8.accuracy_ci
     if high - low <= WIDE_INTERVAL:
         return None
-    wanted = 100 * round(run.int8.images * ((high - low) / WIDE_INTERVAL) ** 2 / 100)
+    wanted = 100 * round(images * ((high - low) / WIDE_INTERVAL) ** 2 / 100)
     return Advice(
-        finding=f"{run.int8.images:,} test images tell accuracy to ± {50 * (high - low):.1f} points only.",
+        finding=f"{images:,} test images tell accuracy to ± {50 * (high - low):.1f} points only.",
         likely_cause="The test split is small: a better or worse night may be chance.",
         beyond_config=f"About {wanted:,} test images bring it to ± 2 points.",
     )
 
 
-def poor_calibration(run: Measured) -> Advice | None:
+def poor_calibration(run: Night) -> Advice | None:
     """ECE over POOR_CALIBRATION."""
-    if run.int8.ece <= POOR_CALIBRATION:
+    int8 = run.made.int8
+    if int8.ece <= POOR_CALIBRATION:
         return None
-    too_sure = run.int8.mean_confidence > run.int8.accuracy
+    too_sure = int8.mean_confidence > int8.accuracy
     changes: dict[str, Value] = {"train.label_smoothing": 0.1}
     if not too_sure:
         changes = {"train.label_smoothing": 0.0, "train.augmentation.mixup_alpha": 0.0}
     return Advice(
-        finding=f"The model is too {'sure' if too_sure else 'modest'}: ECE {run.int8.ece:.2f}.",
+        finding=f"The model is too {'sure' if too_sure else 'modest'}: ECE {int8.ece:.2f}.",
         likely_cause="Hard labels and long training make a network too sure, soft targets too modest.",
         changes=new_values(run, changes),
     )

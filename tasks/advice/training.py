@@ -1,6 +1,7 @@
 """What to try next in training: learning rate, epochs, network, start."""
 
-from tasks.advice.measured import Advice, Measured, new_values, training_figures
+from tasks.advice.advice import Advice, new_values, training_figures
+from tasks.night import Night
 
 LOW_ACCURACY = 0.70
 """The phase document's bound under which it advises another network, more augmentation, a lower rate."""
@@ -10,30 +11,30 @@ STALLED_GAIN = 0.02
 """Share by which the training loss must fall over the whole run to count as learning at all."""
 
 
-def stalled(run: Measured) -> Advice | None:
+def stalled(run: Night) -> Advice | None:
     """The training loss fell by less than STALLED_GAIN: nothing was learnt."""
-    loss = run.history.get("loss", [])
+    loss = run.made.trained.history.get("loss", [])
     if len(loss) < 2 or min(loss[1:]) < loss[0] * (1 - STALLED_GAIN):
         return None
     return Advice(
         finding=f"The training loss went from {loss[0]:.3f} to {min(loss[1:]):.3f}: it doesn't learn.",
         likely_cause="The learning rate is too high, or a backbone without weights is frozen.",
-        changes=new_values(run, {"train.optimizer.learning_rate": run.train.optimizer.learning_rate / 10}),
+        changes={"train.optimizer.learning_rate": run.config.train.optimizer.learning_rate / 10},
     )
 
 
-def low_accuracy(run: Measured) -> Advice | None:
+def low_accuracy(run: Night) -> Advice | None:
     """Accuracy under LOW_ACCURACY."""
     accuracy = training_figures(run).accuracy
     if accuracy >= LOW_ACCURACY:
         return None
-    network = run.train.model.architecture
+    train, network = run.config.train, run.config.train.model.architecture
     changes = {
         "train.model.architecture": "mobilenet_v3_small" if network == "custom_light" else network,
         "train.augmentation.enabled": True,
-        "train.augmentation.rotation_degrees": max(15.0, run.train.augmentation.rotation_degrees),
-        "train.optimizer.learning_rate": min(0.0001, run.train.optimizer.learning_rate),
-        "train.epochs": max(100, run.train.epochs),
+        "train.augmentation.rotation_degrees": max(15.0, train.augmentation.rotation_degrees),
+        "train.optimizer.learning_rate": min(0.0001, train.optimizer.learning_rate),
+        "train.epochs": max(100, train.epochs),
     }
     return Advice(
         finding=f"Accuracy {accuracy:.1%} is under {LOW_ACCURACY:.0%}.",
@@ -42,13 +43,13 @@ def low_accuracy(run: Measured) -> Advice | None:
     )
 
 
-def noisy_labels(run: Measured) -> Advice | None:
+def noisy_labels(run: Night) -> Advice | None:
     """Accuracy between LOW_ACCURACY and the target, on FER-2013's original labels."""
-    accuracy = training_figures(run).accuracy
-    if not LOW_ACCURACY <= accuracy < run.targets.min_accuracy or run.prepare.label_set != "fer2013":
+    accuracy, target = training_figures(run).accuracy, run.config.targets.min_accuracy
+    if not LOW_ACCURACY <= accuracy < target or run.config.prepare.label_set != "fer2013":
         return None
     return Advice(
-        finding=f"Accuracy {accuracy:.1%} misses {run.targets.min_accuracy:.0%} on original labels.",
+        finding=f"Accuracy {accuracy:.1%} misses {target:.0%} on original labels.",
         likely_cause="FER-2013's original labels agree with the majority of ten annotators on two of three "
         "images: they cap what any network can reach.",
         changes=new_values(run, {"prepare.label_set": "ferplus_votes"}),
@@ -56,35 +57,35 @@ def noisy_labels(run: Measured) -> Advice | None:
     )
 
 
-def near_target(run: Measured) -> Advice | None:
+def near_target(run: Night) -> Advice | None:
     """Accuracy between LOW_ACCURACY and the target on labels that are good already: a better network."""
-    accuracy = training_figures(run).accuracy
-    if not LOW_ACCURACY <= accuracy < run.targets.min_accuracy or run.prepare.label_set == "fer2013":
+    accuracy, target = training_figures(run).accuracy, run.config.targets.min_accuracy
+    if not LOW_ACCURACY <= accuracy < target or run.config.prepare.label_set == "fer2013":
         return None
     changes = {
         "train.model.architecture": "resnet_native",
         "train.optimizer.schedule": "cosine",
-        "train.augmentation.mixup_alpha": max(0.2, run.train.augmentation.mixup_alpha),
+        "train.augmentation.mixup_alpha": max(0.2, run.config.train.augmentation.mixup_alpha),
     }
     return Advice(
-        finding=f"Accuracy {accuracy:.1%} misses {run.targets.min_accuracy:.0%}.",
+        finding=f"Accuracy {accuracy:.1%} misses {target:.0%}.",
         likely_cause="Enlarged 48-pixel faces hold no more than the faces themselves; a network at their own "
         "resolution and a cosine rate reached more in the same time.",
         changes=new_values(run, changes),
     )
 
 
-def overfitting(run: Measured) -> Advice | None:
+def overfitting(run: Night) -> Advice | None:
     """Validation loss over OVERFITTING_RATIO times the training loss, mean of the last three epochs."""
-    ratio = _loss_ratio(run.history)
+    train, ratio = run.config.train, _loss_ratio(run.made.trained.history)
     if ratio is None or ratio < OVERFITTING_RATIO:
         return None
     changes = {
         "train.model.dropout": 0.5,
-        "train.model.l2": min(0.01, max(run.train.model.l2 * 5, 0.005)),
+        "train.model.l2": min(0.01, max(train.model.l2 * 5, 0.005)),
         "train.augmentation.enabled": True,
-        "train.augmentation.rotation_degrees": max(15.0, run.train.augmentation.rotation_degrees),
-        "train.early_stopping_patience": min(5, run.train.early_stopping_patience),
+        "train.augmentation.rotation_degrees": max(15.0, train.augmentation.rotation_degrees),
+        "train.early_stopping_patience": min(5, train.early_stopping_patience),
     }
     return Advice(
         finding=f"At the end the validation loss is {ratio:.1f} times the training loss.",
@@ -93,25 +94,26 @@ def overfitting(run: Measured) -> Advice | None:
     )
 
 
-def stopped_early(run: Measured) -> Advice | None:
+def stopped_early(run: Night) -> Advice | None:
     """The best validation figure came in the last tenth of the epochs that the config allows."""
-    values = run.history.get(run.train.monitor, [])
-    if len(values) < run.train.epochs or not values:
+    monitor, epochs = run.config.train.monitor, run.config.train.epochs
+    values = run.made.trained.history.get(monitor, [])
+    if len(values) < epochs or not values:
         return None
-    best = values.index(max(values) if run.train.monitor == "val_accuracy" else min(values))
-    if best + 1 <= 0.9 * run.train.epochs:
+    best = values.index(max(values) if monitor == "val_accuracy" else min(values))
+    if best + 1 <= 0.9 * epochs:
         return None
     return Advice(
-        finding=f"Epoch {best + 1} of {run.train.epochs} was the best: the network was still getting better.",
+        finding=f"Epoch {best + 1} of {epochs} was the best: the network was still getting better.",
         likely_cause="Too few epochs.",
-        changes=new_values(run, {"train.epochs": min(1000, 2 * run.train.epochs)}),
+        changes=new_values(run, {"train.epochs": min(1000, 2 * epochs)}),
     )
 
 
-def worn_start(run: Measured) -> Advice | None:
+def worn_start(run: Night) -> Advice | None:
     """A release that training started from had learnt from more test images than the target allows."""
-    share = run.int8.left_out / (run.int8.images + run.int8.left_out)
-    if share <= run.targets.max_seen_share:
+    share = run.made.seen_share
+    if share <= run.config.targets.max_seen_share:
         return None
     return Advice(
         finding=f"Training started from a release that knew {share:.0%} of the test images.",

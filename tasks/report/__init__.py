@@ -1,8 +1,8 @@
 """What a person reads in the morning: one self-contained page, a short Markdown summary, a model card.
 
-In: `ReportInputs`, the results of the stages; what a run didn't reach is None. Out: `report.html`,
-`MODEL_CARD.md`, `model_card.html` and a summary's text; the pages hold their pictures and need no script and
-no request to anywhere. `publish` takes them to the store and to Prefect.
+In: the `Night`; what it didn't reach is None. Out: `report.html`, `MODEL_CARD.md`, `model_card.html` and a
+summary's text; the pages hold their pictures and need no script and no request to anywhere. `publish` takes
+them to the store and to Prefect.
 """
 
 import json
@@ -11,20 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from storage.files import replacing
+from storage.files import write_whole
+from tasks.advice import advise
+from tasks.night import Night
 from tasks.prepare import PreparedData
 from tasks.report.formats import environment, flat
-from tasks.report.inputs import DriftedInputs, Outcome, ReportInputs
 
 __all__ = [
-    "DriftedInputs",
-    "Outcome",
-    "ReportInputs",
-    "drift_markdown",
     "installed_versions",
     "model_card_markdown",
     "summary_markdown",
-    "write_drift_report",
     "write_model_card",
     "write_report",
 ]
@@ -63,45 +59,33 @@ _SECTIONS = (
 )
 
 
-def write_report(inputs: ReportInputs, out_dir: Path) -> Path:
+def write_report(night: Night, out_dir: Path) -> Path:
     """Write `report.html` into `out_dir`, whole or not at all, and return its path."""
-    sections = [section for section in _SECTIONS if section[0] != "advice" or inputs.advice]
-    context = _context(inputs)
-    page = environment(html=True).get_template("report.html.j2").render(context | {"sections": sections})
-    return _write(out_dir / "report.html", page)
+    template = "report.html.j2" if night.candidate else "drifted.html.j2"
+    return _write(
+        out_dir / "report.html", environment(html=True).get_template(template).render(_context(night))
+    )
 
 
-def write_drift_report(inputs: DriftedInputs, out_dir: Path) -> Path:
-    """Write `report.html` of a night that drift stopped: the data, what has shifted, and what to do."""
-    context = {"run": inputs, "steps": DRIFT_STEPS} | _data_context(inputs.data)
-    page = environment(html=True).get_template("drifted.html.j2").render(context)
-    return _write(out_dir / "report.html", page)
-
-
-def drift_markdown(inputs: DriftedInputs) -> str:
-    """The same without pictures, for Prefect's artifact page."""
-    steps = "\n".join(f"{number}. {step}" for number, step in enumerate(DRIFT_STEPS, start=1))
-    return f"# Drifted\n\n{inputs.headline}\n\n{steps}\n"
-
-
-def summary_markdown(inputs: ReportInputs) -> str:
+def summary_markdown(night: Night) -> str:
     """The verdict, figures, devices and advice without pictures: a few kB for Prefect's artifact page."""
-    return environment(html=False).get_template("summary.md.j2").render(_context(inputs))
+    template = "summary.md.j2" if night.candidate else "drifted.md.j2"
+    return environment(html=False).get_template(template).render(_context(night))
 
 
-def model_card_markdown(inputs: ReportInputs) -> str:
+def model_card_markdown(night: Night) -> str:
     """Intended use, data, figures and limits of the INT8 model."""
-    return environment(html=False).get_template("model_card.md.j2").render(_context(inputs))
+    return environment(html=False).get_template("model_card.md.j2").render(_context(night))
 
 
-def write_model_card(inputs: ReportInputs, out_dir: Path) -> tuple[Path, Path]:
+def write_model_card(night: Night, out_dir: Path) -> tuple[Path, Path]:
     """Write `MODEL_CARD.md` and `model_card.html` into `out_dir` and return their paths."""
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 
-    text = model_card_markdown(inputs)
+    text = model_card_markdown(night)
     body = Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(text))
-    page = environment(html=True).get_template("model_card.html.j2").render(body=body, run=inputs)
+    page = environment(html=True).get_template("model_card.html.j2").render(body=body, night=night)
     return _write(out_dir / "MODEL_CARD.md", text), _write(out_dir / "model_card.html", page)
 
 
@@ -110,14 +94,30 @@ def installed_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
 
 
-def _context(inputs: ReportInputs) -> dict[str, Any]:
-    formats = dict.fromkeys([*inputs.evaluations, *inputs.converted.models])
-    return {
-        "run": inputs,
-        "formats": list(formats),
-        "training": list(flat(inputs.config.get("train", {}))),
+def _context(night: Night) -> dict[str, Any]:
+    config = night.config.model_dump(mode="json")
+    context = {"night": night, "config": config, "targets": night.config.targets}
+    if night.data:
+        context |= _data_context(night.data)
+    if not night.candidate:
+        return context | {"steps": DRIFT_STEPS}
+    made, advice = night.candidate, advise(night)
+    evaluations = {"float": made.original, "int8": made.int8}
+    return context | {
+        "made": made,
+        "evaluations": evaluations,
+        "agreement": made.agreement(),
+        "advice": advice,
+        "sections": [section for section in _SECTIONS if section[0] != "advice" or advice],
+        "formats": list(dict.fromkeys([*evaluations, *made.converted.models])),
+        "training": list(flat(config["train"])),
+        "versions": installed_versions(),
+        "stage_seconds": {
+            "training": made.trained.seconds,
+            "evaluation": made.original.seconds + made.int8.seconds,
+        },
         "responsible_use": RESPONSIBLE_USE,
-    } | _data_context(inputs.data)
+    }
 
 
 def _data_context(data: PreparedData) -> dict[str, Any]:
@@ -145,6 +145,5 @@ def _audit(metadata: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _write(path: Path, text: str) -> Path:
-    with replacing(path) as file:
-        file.write(text.encode())
+    write_whole(path, text)
     return path

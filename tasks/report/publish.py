@@ -1,6 +1,6 @@
 """Where a report goes: the experiment's folder in the store, the release, and Prefect's artifacts.
 
-In: `ReportInputs` and the experiment's local directory. Out: the path of report.html there.
+In: the `Night` and its experiment's local directory. Out: the path of report.html there.
 """
 
 from pathlib import Path
@@ -11,8 +11,9 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from storage.objects import ObjectStore
 from storage.opening import open_store
 from storage.registry import Registry
+from tasks.candidate import Candidate
+from tasks.night import Night
 from tasks.report.formats import data_uri
-from tasks.report.inputs import DriftedInputs, ReportInputs
 from tasks.rollout import FleetOutcome
 from tasks.train.progress import finished_files
 
@@ -26,49 +27,56 @@ def upload_experiment(store: ObjectStore, directory: Path) -> None:
         store.upload(path, f"experiments/{directory.name}/{path.relative_to(directory).as_posix()}")
 
 
-def create_artifacts(inputs: ReportInputs, markdown: str) -> None:
-    """Summary, devices and pictures on the run's page in Prefect."""
-    create_markdown_artifact(markdown, key="retraining", description=inputs.headline)
-    pictures = {"confusion-matrix": inputs.int8.pictures, "training-history": inputs.trained.pictures}
-    for key, files in pictures.items():
-        picture = data_uri(files[key.replace("-", "_")])
-        if len(picture) < _ARTIFACT_BYTES:
-            create_image_artifact(picture, key=key, description=f"{key} of {inputs.experiment_id}")
-    if inputs.fleet:
-        create_fleet_artifact(inputs.fleet)
+def fetch_experiment(store: ObjectStore, directory: Path) -> None:
+    """Bring the files of experiments/<id>/ that aren't in `directory` back there."""
+    folder = f"experiments/{directory.name}/"
+    for info in store.list(folder):
+        path = directory / info.key.removeprefix(folder)
+        if not path.exists():
+            store.download(info.key, path)
 
 
-def create_fleet_artifact(fleet: FleetOutcome) -> None:
-    create_table_artifact(
-        fleet.table(), key="fleet", description=f"Devices after rolling out {fleet.release}"
-    )
+@task(name="keep-experiment", task_run_name="keep-experiment")
+def keep_experiment(store_uri: str, directory: Path) -> None:
+    """What a release was made of, in the store before the release is: nights to come start from it."""
+    upload_experiment(open_store(store_uri), directory)
 
 
-@task(name="publish-report", task_run_name="publish-report")
-def publish_report(store_uri: str, inputs: ReportInputs, directory: Path) -> Path:
+@task(name="report", task_run_name="report")
+def publish_report(store_uri: str, night: Night, directory: Path) -> Path:
     """Write the report, keep it in the store with the experiment and the release, and show it in Prefect."""
     from tasks.report import summary_markdown, write_model_card, write_report
 
-    report = write_report(inputs, directory)
-    card = write_model_card(inputs, directory)
+    pages = [write_report(night, directory)]
+    if night.candidate:
+        pages += write_model_card(night, directory)
     store = open_store(store_uri)
     upload_experiment(store, directory)
-    if inputs.release:
-        for path in (report, *card):
-            Registry(store).attach(inputs.release.version, path)
-    create_artifacts(inputs, summary_markdown(inputs))
-    return report
+    if night.release:
+        for path in pages:
+            Registry(store).attach(night.release.version, path)
+    create_markdown_artifact(summary_markdown(night), key="retraining", description=night.headline)
+    if night.candidate:
+        create_picture_artifacts(night.candidate)
+    if night.fleet:
+        create_fleet_artifact(night.fleet)
+    return pages[0]
 
 
-@task(name="publish-drift-report", task_run_name="publish-drift-report")
-def publish_drift_report(store_uri: str, inputs: DriftedInputs, directory: Path) -> Path:
-    """The same for a night that drift stopped."""
-    from tasks.report import drift_markdown, write_drift_report
+def create_picture_artifacts(candidate: Candidate) -> None:
+    """Confusion matrix and training history on the run's page in Prefect."""
+    pictures = {"confusion-matrix": candidate.int8.pictures, "training-history": candidate.trained.pictures}
+    for key, files in pictures.items():
+        path = files.get(key.replace("-", "_"))
+        if path and len(picture := data_uri(path)) < _ARTIFACT_BYTES:
+            create_image_artifact(picture, key=key, description=f"{key} of {candidate.trained.experiment_id}")
 
-    report = write_drift_report(inputs, directory)
-    upload_experiment(open_store(store_uri), directory)
-    create_markdown_artifact(drift_markdown(inputs), key="retraining", description=inputs.headline)
-    return report
+
+def create_fleet_artifact(fleet: FleetOutcome) -> None:
+    """The devices on the run's page in Prefect."""
+    create_table_artifact(
+        fleet.table(), key="fleet", description=f"Devices after rolling out {fleet.release}"
+    )
 
 
 @task(name="publish-fleet", task_run_name="publish-fleet")

@@ -20,12 +20,13 @@ from storage.opening import open_store
 from storage.registry import Registry
 from tasks.register import Release
 from tasks.rollout.config import RolloutConfig
-from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
+from tasks.rollout.outcome import DeviceOutcome, FleetOutcome, FleetWord
 from tasks.rollout.waves import roll_out
 
 __all__ = [
     "DeviceOutcome",
     "FleetOutcome",
+    "FleetWord",
     "RolloutConfig",
     "check_fleet",
     "record",

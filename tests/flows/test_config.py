@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.config import PRESETS, RetrainConfig, load_config, merge, store_uri
+from flows.config import load_config, store_uri
 from flows.template import config_template
 from storage.errors import InputError
+from tasks.config import RetrainConfig, merge
+from tasks.presets import PRESETS
 
 
 def test_a_preset_fills_in_what_nobody_gave():

@@ -2,16 +2,22 @@
 
 import json
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect.states import State
 
-from flows.config import RetrainConfig
+import flows.retrain
+from deployments.fleet import Device
 from flows.retrain import retrain
 from flows.rollout import RolloutRequest, rollout
-from storage.errors import InputError
+from storage.errors import FleetError, InputError, StoreError
 from storage.opening import open_store
 from storage.registry import Registry
-from tasks.rollout import RolloutConfig
+from tasks.config import RetrainConfig
+from tasks.rollout import FleetOutcome, RolloutConfig
 from tasks.synthetic import write_dataset
 from tests.ssh_devices import free_port
 
@@ -26,24 +32,59 @@ LENIENT = {"min_accuracy": 0.0, "max_quantization_loss": 100}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """A directory store with drawn faces. Tests of this module share it, and so its champion."""
-    directory = tmp_path_factory.mktemp("store")
-    write_dataset(directory, per_class=60, seed=3)
-    return directory
+def cut_off(tmp_path_factory, prefect_server) -> Path:
+    """Store and work directory of a night that passed the gate, and whose power failed then."""
+    home = tmp_path_factory.mktemp("night")
+    write_dataset(home / "store", per_class=60, seed=3)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the power failed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flows.retrain, "release_candidate", fail)
+        assert retrain(night(home), return_state=True).is_failed()
+    return home
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    return tmp_path_factory.mktemp("work")
+@pytest.fixture
+def home(cut_off, tmp_path) -> Path:
+    """A copy of it for one test; the night is taken up at the gate, without training again."""
+    shutil.copytree(cut_off, tmp_path / "home")
+    return tmp_path / "home"
 
 
-def config(store, work, **changes) -> RetrainConfig:
-    return RetrainConfig.model_validate({"store": str(store), "work_dir": str(work), **TINY, **changes})
+@pytest.fixture
+def no_training(monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("it trained again")
+
+    monkeypatch.setattr(flows.retrain, "train_model", fail)
 
 
-def inventory(path, devices):
-    """Write the TOML file that reaches these devices."""
+def night(home: Path, **changes: Any) -> RetrainConfig:
+    place = {"store": str(home / "store"), "work_dir": str(home / "work")}
+    return RetrainConfig.model_validate({**place, **TINY, "targets": LENIENT, **changes})
+
+
+def run(home: Path, **changes: Any) -> State:
+    return retrain(night(home, **changes), return_state=True)
+
+
+def registry(home: Path) -> Registry:
+    return Registry(open_store(home / "store"))
+
+
+def champion(home: Path) -> str | None:
+    found = registry(home).champion()
+    return found.version if found else None
+
+
+def experiments(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "work/experiments").iterdir())
+
+
+def inventory(path: Path, devices: Sequence[Device]) -> dict[str, str]:
+    """Write the TOML file that reaches these devices; what the configuration says of it."""
     tables = []
     for device in devices:
         facts = device.model_dump(mode="json")
@@ -51,112 +92,252 @@ def inventory(path, devices):
             "[[devices]]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in facts.items())
         )
     path.write_text("\n".join(tables))
-    return str(path)
+    return {"inventory": str(path)}
 
 
-def test_a_model_under_the_target_is_rejected_and_leaves_its_report(store, work):
-    state = retrain(config(store, work), return_state=True)
-    assert (state.type.value, state.name) == ("COMPLETED", "Rejected")
+def ended(state: State) -> tuple[str, str]:
+    return state.type.value, state.name or ""
+
+
+def fleet_of(state: State) -> FleetOutcome:
+    return state.result(raise_on_failure=False).fleet
+
+
+def off(device: Device, name: str | None = None) -> Device:
+    """The same device, switched off."""
+    return device.model_copy(update={"name": name or device.name, "port": free_port()})
+
+
+def test_a_model_under_the_target_is_rejected_and_leaves_its_report(home):
+    state = run(home, targets={"min_accuracy": 1.0})
+    assert ended(state) == ("COMPLETED", "Rejected")
     assert "accuracy" in state.message
     report = state.result().report
-    assert "at least 84.0 %" in report.read_text()
-    keys = {info.key.split("/", 2)[2] for info in open_store(store).list(f"experiments/{report.parent.name}")}
+    assert "at least 100.0 %" in report.read_text()
+    stored = open_store(home / "store").list(f"experiments/{report.parent.name}")
     assert {
         "final_model.keras", "model_config.json", "experiment_config.json", "training_history.json",
         "training_history.png", "checkpoints/best_model.keras", "report.html", "model_int8.tflite",
-    } <= keys  # fmt: skip
-    assert Registry(open_store(store)).versions() == []
+    } <= {info.key.split("/", 2)[2] for info in stored}  # fmt: skip
+    assert registry(home).versions() == []
+
+    again = run(home, targets={"min_accuracy": 1.0})
+    assert ended(again) == ("COMPLETED", "Skipped")
+    assert "ended as Rejected" in again.message and "force" in again.message
 
 
-def test_a_night_with_nothing_new_is_skipped_and_says_why(store, work):
-    state = retrain(config(store, work), return_state=True)
-    assert (state.type.value, state.name) == ("COMPLETED", "Skipped")
-    assert "ended as Rejected" in state.message and "force" in state.message
+@pytest.mark.usefixtures("no_training")
+def test_without_a_fleet_the_release_is_registered_and_becomes_champion(home):
+    state = run(home)
+    assert ended(state) == ("COMPLETED", "Registered")
+    version = champion(home)
+    assert version and version in state.message
+    keys = {info.key for info in open_store(home / "store").list("models")}
+    assert f"models/{version}/report.html" in keys
+    assert run(home).name == "Skipped"
 
 
-def test_a_good_model_reaches_the_devices_that_are_there_and_no_success_is_claimed_for_the_others(
-    store, work, ssh_devices, tmp_path
+@pytest.mark.usefixtures("no_training")
+def test_no_success_is_claimed_for_a_device_that_was_away_and_the_next_night_brings_it_the_release(
+    home, ssh_devices, tmp_path
 ):
-    first, second = (device.device for device in ssh_devices(2))
-    gone = second.model_copy(update={"name": "pi-gone", "port": free_port()})
-    path = inventory(tmp_path / "fleet.toml", [gone, first, second])
-    state = retrain(config(store, work, targets=LENIENT, rollout={"inventory": path}), return_state=True)
-    assert state.name == "PartlyDeployed" and "pi-gone: unreachable" in state.message
-    fleet = state.result().fleet
-    assert fleet.counts == {"updated": 2, "failed": 0, "unreachable": 1, "inconclusive": 0}
-    registry = Registry(open_store(store))
-    assert registry.champion().version == fleet.release
-    assert registry.devices()["pi-1"]["benchmark"]["runs"] == 100
-    assert registry.devices()["pi-gone"]["outcome"] == "unreachable"
-    assert f"models/{fleet.release}/report.html" in {info.key for info in open_store(store).list("models")}
+    first, second = (one.device for one in ssh_devices(2))
+    state = run(home, rollout=inventory(tmp_path / "fleet.toml", [off(second), first]))
+    assert ended(state) == ("COMPLETED", "PartlyDeployed")
+    assert f"{second.name}: unreachable" in state.message
+    assert fleet_of(state).counts == {"updated": 1, "failed": 0, "unreachable": 1, "inconclusive": 0}
+    assert registry(home).devices()[second.name]["outcome"] == "unreachable"
+    assert champion(home) == fleet_of(state).release
+
+    both = inventory(tmp_path / "fleet.toml", [second, first])
+    state = run(home, rollout=both)
+    assert ended(state) == ("COMPLETED", "Deployed")
+    assert registry(home).devices()[second.name]["running_release"] == champion(home)
+    state = run(home, rollout=both)
+    assert state.name == "Skipped" and "the fleet runs it" in state.message
 
 
-def test_a_registered_release_is_rolled_out_by_hand(store, work, ssh_devices, tmp_path):
-    path = inventory(tmp_path / "fleet.toml", [device.device for device in ssh_devices(1)])
-    request = RolloutRequest(store=str(store), work_dir=str(work), rollout=RolloutConfig(inventory=path))
-    state = rollout(request, return_state=True)
-    assert (state.type.value, state.name) == ("COMPLETED", "Deployed")
+@pytest.mark.usefixtures("no_training")
+def test_a_night_that_reached_no_device_is_gone_on_with_and_registers_nothing_twice(
+    home, ssh_device, tmp_path
+):
+    state = run(home, rollout=inventory(tmp_path / "fleet.toml", [off(ssh_device.device)]))
+    assert ended(state) == ("FAILED", "NotDeployed")
+    assert champion(home) is None
+    state = run(home, rollout=inventory(tmp_path / "fleet.toml", [ssh_device.device]))
+    assert ended(state) == ("COMPLETED", "Deployed")
+    assert registry(home).versions() == [ssh_device.current] == [champion(home)]
+    assert len(experiments(home)) == 1
 
 
-def test_a_rollout_on_which_every_device_is_silent_is_a_failure(store, work, ssh_devices, tmp_path):
-    device = ssh_devices(1)[0].device.model_copy(update={"port": free_port()})
-    path = inventory(tmp_path / "fleet.toml", [device])
-    request = RolloutRequest(store=str(store), work_dir=str(work), rollout=RolloutConfig(inventory=path))
-    state = rollout(request, return_state=True)
-    assert (state.type.value, state.name) == ("FAILED", "NotDeployed")
+@pytest.mark.usefixtures("no_training")
+def test_a_rollout_that_failed_is_no_champion_and_is_tried_again_the_next_night(home, ssh_device, tmp_path):
+    fleet = inventory(tmp_path / "fleet.toml", [ssh_device.device])
+    too_strict = {**fleet, "max_latency_ms": 0.0001, "benchmark": {"min_cpu_share": 0}}
+    state = run(home, rollout=too_strict)
+    assert ended(state) == ("FAILED", "RolloutFailed")
+    assert "wave 1: 1 of 1 devices failed" in str(fleet_of(state).stopped)
+    assert champion(home) is None and ssh_device.current is None
+    assert ended(run(home, rollout=fleet)) == ("COMPLETED", "Deployed")
 
 
-def test_without_a_fleet_the_release_is_registered_and_becomes_champion_from_s3_too(s3_uri, tmp_path):
-    write_dataset(tmp_path / "faces", per_class=40, seed=5)
-    remote, local = open_store(s3_uri), tmp_path / "faces"
-    for path in sorted(file for file in local.rglob("*") if file.is_file()):
-        remote.upload(path, path.relative_to(local).as_posix())
-    state = retrain(config(s3_uri, tmp_path / "work", targets=LENIENT), return_state=True)
-    assert (state.type.value, state.name) == ("COMPLETED", "Registered")
-    assert Registry(remote).champion().version in state.message
+@pytest.mark.usefixtures("no_training")
+def test_a_night_killed_after_it_registered_goes_on_with_that_release(home, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(flows.retrain, "promote_release", _killed)
+        assert run(home).is_failed()
+    [version] = registry(home).versions()
+    assert champion(home) is None
+    assert ended(run(home)) == ("COMPLETED", "Registered")
+    assert registry(home).versions() == [version] == [champion(home)]
+
+
+@pytest.mark.usefixtures("no_training")
+def test_one_killed_before_it_noted_its_release_makes_the_same_one_again(home, monkeypatch):
+    register = flows.retrain.register_release
+
+    def killed_at_once(*arguments: Any) -> None:
+        register(*arguments)
+        _killed()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flows.retrain, "register_release", killed_at_once)
+        assert run(home).is_failed()
+    assert ended(run(home)) == ("COMPLETED", "Registered")
+    assert registry(home).versions() == [champion(home)]
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise RuntimeError("killed")
+
+
+def test_a_champion_promoted_meanwhile_is_not_replaced_by_one_that_never_met_it(
+    home, monkeypatch, tiny_releases
+):
+    def promoted_meanwhile(*_: object) -> None:
+        found = registry(home)
+        version = found.publish(tiny_releases[0], store_id=_store_id(home))
+        found.promote(version, expected=None, store_id=_store_id(home))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flows.retrain, "keep_experiment", promoted_meanwhile)
+        patch.setattr(flows.retrain, "train_model", _killed)
+        state = run(home)
+    with pytest.raises(StoreError, match=f"the champion is {tiny_releases[0].name}"):
+        state.result()
+    assert champion(home) == tiny_releases[0].name
+    state = run(home)
+    assert state.name in ("Rejected", "Registered")
+    assert f"champion {tiny_releases[0].name}" in state.result().report.read_text().lower()
+
+
+def _store_id(home: Path) -> str:
+    return json.loads((home / "store/store.json").read_text())["id"]
+
+
+def test_a_store_that_vanishes_in_the_night_is_refused_and_not_made_anew(home, monkeypatch):
+    store, away = home / "store", home / "unmounted"
+    judge = flows.retrain.judge_candidate
+
+    def unmounted_meanwhile(*arguments: Any) -> Any:
+        store.rename(away)
+        return judge(*arguments)
+
+    monkeypatch.setattr(flows.retrain, "judge_candidate", unmounted_meanwhile)
+    with pytest.raises(StoreError, match="store"):
+        run(home).result()
+    assert not (store / "models").exists() and not (store / "nights").exists()
+    assert not (away / "models").exists()
+    assert not store.exists()
+
+
+def test_nights_of_two_configurations_do_not_forget_each_other(home):
+    assert run(home).name == "Registered"
+    assert run(home, targets={"min_accuracy": 1.0}).name == "Rejected"
+    assert run(home).name == "Skipped"
+    assert run(home, targets={"min_accuracy": 1.0}).name == "Skipped"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"rollout": {"inventory": "/nowhere/fleet.toml"}}, InputError, "there is no inventory"),
+        ({"work_dir": "/proc/version/work"}, StoreError, "can't write"),
+        ({"store": "/proc/nowhere"}, InputError, "is it mounted"),
+    ],
+)
+def test_what_would_fail_in_the_end_is_told_before_anything_begins(tmp_path, changes, error, said):
+    write_dataset(tmp_path / "store", per_class=2, seed=1)
+    with pytest.raises(error, match=said):
+        retrain(night(tmp_path, **changes))
+    assert not (tmp_path / "work/experiments").exists()
+
+
+def test_a_group_that_no_device_belongs_to_is_an_error_that_names_the_groups(home, ssh_device, tmp_path):
+    fleet = inventory(tmp_path / "fleet.toml", [ssh_device.device])
+    with pytest.raises((InputError, FleetError), match="default"):
+        run(home, rollout={**fleet, "group": "kitchen"}).result()
+
+
+def test_a_registered_release_is_rolled_out_by_hand(home, ssh_device, tmp_path):
+    assert run(home).name == "Registered"
+    fleet = inventory(tmp_path / "fleet.toml", [ssh_device.device])
+    request = RolloutRequest(
+        store=str(home / "store"), work_dir=str(home / "work"), rollout=RolloutConfig.model_validate(fleet)
+    )
+    assert ended(rollout(request, return_state=True)) == ("COMPLETED", "Deployed")
+    silent = RolloutConfig.model_validate(inventory(tmp_path / "fleet.toml", [off(ssh_device.device)]))
+    state = rollout(request.model_copy(update={"rollout": silent}), return_state=True)
+    assert ended(state) == ("FAILED", "NotDeployed")
+
+
+def test_a_night_on_s3_ends_like_one_on_a_directory(s3_uri, cut_off, tmp_path):
+    remote = open_store(s3_uri)
+    for path in sorted(file for file in (cut_off / "store/datasets").rglob("*") if file.is_file()):
+        remote.upload(path, path.relative_to(cut_off / "store").as_posix())
+    config = night(tmp_path).model_copy(update={"store": s3_uri})
+    state = retrain(config, return_state=True)
+    assert ended(state) == ("COMPLETED", "Registered")
+    found = Registry(remote).champion()
+    assert found and found.version in str(state.message)
 
 
 def test_nights_that_start_from_the_champion_begin_before_there_is_one_and_name_it_afterwards(tmp_path):
-    store, work = tmp_path / "store", tmp_path / "work"
-    write_dataset(store, per_class=30, seed=6)
-    warm = {**TINY, "train": {**TINY["train"], "init_from": "champion"}, "targets": LENIENT}
-    first = retrain(config(store, work, **warm), return_state=True)
+    write_dataset(tmp_path / "store", per_class=30, seed=6)
+    warm = {"train": {**TINY["train"], "init_from": "champion"}}
+    first = run(tmp_path, **warm)
     assert first.name == "Registered"
     assert _started_from(first) == ""
-    assert retrain(config(store, work, **warm), return_state=True).name == "Skipped"
+    assert run(tmp_path, **warm).name == "Skipped"
 
-    champion = Registry(open_store(store)).champion().version
     write_dataset(tmp_path / "fresh", per_class=5, seed=60)
     for path in (tmp_path / "fresh/datasets/custom/fatigue").iterdir():
-        shutil.copyfile(path, store / f"datasets/custom/fatigue/new-{path.name}")
-    second = retrain(config(store, work, **warm), return_state=True)
-    assert _started_from(second) == f"release:{champion}"
+        shutil.copyfile(path, tmp_path / f"store/datasets/custom/fatigue/new-{path.name}")
+    before = champion(tmp_path)
+    second = run(tmp_path, **warm)
+    assert _started_from(second) == f"release:{before}"
     assert "test images seen before" in second.result().report.read_text()
 
 
-def _started_from(state) -> str:
+def _started_from(state: State) -> str:
     facts = json.loads((state.result().report.parent / "experiment_config.json").read_text())
     return facts["train"]["init_from"]
 
 
-def test_a_store_without_data_ends_the_run_with_the_layout_it_expects(tmp_path):
-    with pytest.raises(InputError, match=r"fer2013\.csv"):
-        retrain(config(tmp_path / "empty", tmp_path / "work"))
-
-
-def test_a_night_whose_data_has_shifted_stops_before_training_if_told_to(store, work, tmp_path):
-    darker = tmp_path / "darker"
-    shutil.copytree(store, darker)
-    path = darker / "datasets/fer2013/fer2013.csv"
+def test_a_night_whose_data_has_shifted_stops_before_training_if_told_to(home, monkeypatch):
+    assert run(home).name == "Registered"
+    path = home / "store/datasets/fer2013/fer2013.csv"
     header, *rows = path.read_text().splitlines()
     split = [row.split(",") for row in rows]
     dark = [f"{e},{' '.join(str(int(p) // 3) for p in pixels.split())},{usage}" for e, pixels, usage in split]
     path.write_text("\n".join([header, *dark]))
-    state = retrain(config(darker, work, targets=LENIENT, drift={"stop": True}), return_state=True)
-    assert (state.type.value, state.name) == ("COMPLETED", "Drifted")
-    assert "brightness" in state.message and "drift.stop" in state.message
+    monkeypatch.setattr(flows.retrain, "train_model", _killed)
+    state = run(home, drift={"stop": True})
+    assert ended(state) == ("COMPLETED", "Drifted")
+    assert "brightness" in state.message
     report = state.result().report
     page = report.read_text()
-    assert "What to do" in page and "brightness" in page and "Champion&#39;s data and tonight&#39;s" in page
-    stored = {info.key for info in open_store(darker).list(f"experiments/{report.parent.name}")}
+    assert "What to do" in page and "drift.stop" in page and "brightness" in page
+    assert "Champion&#39;s data and tonight&#39;s" in page
+    stored = {info.key for info in open_store(home / "store").list(f"experiments/{report.parent.name}")}
     assert {f"experiments/{report.parent.name}/{name}" for name in ("report.html", "drift.png")} <= stored

@@ -1,18 +1,19 @@
-"""The results of a night on drawn faces, as the report gets them: real figures of made-up answers."""
+"""A night on drawn faces, as gate, advice and report get it: real figures of made-up answers."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from tasks.advice import Measured, advise
 from tasks.benchmark import LatencyFigures
+from tasks.candidate import Candidate
+from tasks.config import RetrainConfig
 from tasks.convert import ConvertedModels, TensorInfo, TfliteModel
-from tasks.evaluate import agreement, evaluate_predictions
-from tasks.gate import GateConfig, figures_of, judge
-from tasks.prepare import PrepareConfig, load_split
-from tasks.report import ReportInputs, installed_versions
-from tasks.train import TrainConfig, TrainedModel
+from tasks.evaluate import evaluate_predictions
+from tasks.gate import judge
+from tasks.night import Night
+from tasks.prepare import load_split
+from tasks.train import TrainedModel
 from tests.tasks.small_model import prepared_data
 
 HISTORY = {
@@ -22,51 +23,37 @@ HISTORY = {
 }
 
 
-def small_run(folder: Path, per_class: int = 10, **targets: float) -> ReportInputs:
-    """Answers that are right for most faces, evaluated, judged by `targets`; no release and no fleet yet."""
-    data = prepared_data(folder / "data", per_class=per_class)
-    labels = load_split(data.directory, "test").labels
-    exact = _answers(labels)
-    rounded = np.round(exact * 256) / 256
-    evaluations = {
-        name: evaluate_predictions(answers, folder / name, data, folder / "evaluation", name)
-        for name, answers in (("float", exact), ("int8", rounded))
-    }
-    converted = ConvertedModels(models={"int8": _tflite_model(folder / "model_int8.tflite")})
-    train, prepare, gate = TrainConfig(), PrepareConfig(), GateConfig(**targets)
-    verdict = judge(
-        figures_of(
-            evaluations["int8"],
-            evaluations["float"],
-            model_bytes=converted.models["int8"].bytes,
-            host_latency_ms=converted.models["int8"].host_latency_ms["p95"],
-            leaked_pairs=0,
-        ),
-        gate,
-    )
-    measured = Measured(
-        train=train,
-        prepare=prepare,
-        targets=gate,
-        history=HISTORY,
-        counts=data.counts,
-        int8=evaluations["int8"],
-        float_evaluation=evaluations["float"],
-    )
-    return ReportInputs(
-        experiment_id="20261122_031500",
+def small_night(folder: Path, per_class: int = 10, **targets: float) -> Night:
+    """A night whose candidate is judged by `targets`; no release and no fleet yet."""
+    candidate = small_candidate(folder, per_class)
+    config = RetrainConfig.model_validate({"targets": targets})
+    return Night(
+        id=candidate.trained.experiment_id,
+        key="ab" * 32,
         started_at=datetime(2026, 11, 22, 3, 15, tzinfo=UTC),
-        config={"train": train.model_dump(mode="json"), "gate": gate.model_dump(mode="json")},
-        targets=gate,
+        config=config,
+        champion=None,
+        data=candidate.data,
+        candidate=candidate,
+        verdict=judge(candidate, config.targets),
+    )
+
+
+def small_candidate(folder: Path, per_class: int = 10) -> Candidate:
+    """Answers that are right for most faces, evaluated."""
+    data = prepared_data(folder / "data", per_class=per_class)
+    exact = _answers(load_split(data.directory, "test").labels)
+    original, int8 = (
+        evaluate_predictions(answers, folder / name, data, folder / "evaluation", name)
+        for name, answers in (("float", exact), ("int8", np.round(exact * 256) / 256))
+    )
+    return Candidate(
         data=data,
         trained=_trained(folder),
-        evaluations=evaluations,
-        converted=converted,
-        verdict=verdict,
-        agreement=agreement(exact, rounded),
-        advice=advise(measured),
-        versions=installed_versions(),
-        stage_seconds={"train": 312.5, "evaluate": 2.1},
+        original=original,
+        converted=ConvertedModels(models={"int8": _tflite_model(folder / "model_int8.tflite")}),
+        int8=int8,
+        champion=None,
     )
 
 

@@ -1,11 +1,14 @@
 import re
+from typing import Any
 
 import pytest
 
 from tasks.champion import AgainstChampion
 from tasks.convert import ConvertedModels
 from tasks.evaluate import Paired
-from tasks.gate import Figures, judge
+from tasks.evaluate.layers import LayerError
+from tasks.gate import GateConfig, judge
+from tasks.night import Night
 from tasks.register import Release
 from tasks.report import (
     model_card_markdown,
@@ -15,14 +18,19 @@ from tasks.report import (
 )
 from tasks.report.formats import duration, megabytes, outcome_words, points
 from tasks.rollout import DeviceOutcome, FleetOutcome
-from tests.tasks.small_run import latency, small_run
+from tests.tasks.small_run import latency, small_night
 
 PAIRED = Paired(both_right=40, candidate_only=5, champion_only=2, neither=3)
 
 
 @pytest.fixture(scope="module")
 def rejected(tmp_path_factory):
-    return small_run(tmp_path_factory.mktemp("night"), min_accuracy=0.999)
+    return small_night(tmp_path_factory.mktemp("night"), min_accuracy=0.999)
+
+
+def with_candidate(night: Night, **update: Any) -> Night:
+    """The night with other results of its candidate."""
+    return night.model_copy(update={"candidate": night.made.model_copy(update=update)})
 
 
 @pytest.fixture
@@ -71,7 +79,6 @@ def test_a_rejected_run_says_first_what_was_missed_and_that_no_device_was_touche
         (("updated", "unreachable"), "PartlyDeployed", "runs on 1 of 2 devices"),
         (("updated", "failed"), "RolloutFailed", "runs on 1 of 2 devices"),
         (("unreachable", "inconclusive"), "NotDeployed", "runs on 0 of 2 devices"),
-        ((), "Registered", "no fleet was asked for"),
     ],
 )
 def test_no_device_is_claimed_that_was_not_updated(accepted, release, outcomes, word, headline, tmp_path):
@@ -80,6 +87,24 @@ def test_no_device_is_claimed_that_was_not_updated(accepted, release, outcomes, 
     assert headline in run.headline
     page = write_report(run, tmp_path).read_text()
     assert all(f'<span class="pill {outcome}">' in page for outcome in outcomes)
+
+
+def test_a_release_without_a_fleet_is_registered_and_says_so(accepted, release, tmp_path):
+    run = accepted.model_copy(update={"release": release})
+    assert run.outcome == "Registered"
+    assert "no fleet was asked for" in write_report(run, tmp_path).read_text()
+
+
+def test_a_night_that_lost_by_quantization_names_the_layers_that_lose_most(rejected, tmp_path):
+    layers = (
+        LayerError(name="stage_3/conv", relative_error=0.42),
+        LayerError(name="stem", relative_error=0.1),
+    )
+    original = rejected.made.original.model_copy(update={"accuracy": rejected.made.int8.accuracy + 0.05})
+    run = with_candidate(rejected, original=original).model_copy(update={"layer_errors": layers})
+    page = write_report(run, tmp_path).read_text()
+    assert "<code>stage_3/conv</code>" in page and "42.0 %" in page
+    assert "most in stage_3/conv, stem" in summary_markdown(run)
 
 
 def test_the_slowest_device_is_the_latency_shown(accepted, release, tmp_path):
@@ -94,24 +119,24 @@ def test_text_from_a_device_can_not_break_the_page_or_a_table(accepted, release,
     assert "<updated> \\| because" in summary_markdown(run)
 
 
-def test_a_report_without_pictures_advice_and_comparison_still_stands(rejected, tmp_path):
-    bare = rejected.model_copy(
-        update={
-            "evaluations": {"int8": rejected.int8.model_copy(update={"pictures": {}})},
-            "agreement": None,
-            "advice": (),
-        }
+def test_a_report_without_pictures_still_stands(rejected, tmp_path):
+    bare = with_candidate(
+        rejected,
+        int8=rejected.made.int8.model_copy(update={"pictures": {}}),
+        original=rejected.made.original.model_copy(update={"pictures": {}}),
     )
-    page = write_report(bare, tmp_path).read_text()
-    assert "data:image" not in page
-    assert "What to try next" not in page
+    assert "data:image" not in write_report(bare, tmp_path).read_text()
     assert summary_markdown(bare)
     assert model_card_markdown(bare)
 
 
 def test_a_figure_that_was_not_measured_is_called_so(rejected, tmp_path):
-    run = rejected.model_copy(update={"verdict": judge(Figures(), rejected.targets)})
-    assert write_report(run, tmp_path).read_text().count(">not measured<") == len(run.verdict.checks)
+    unmeasured = rejected.made.model.model_copy(update={"host_latency_ms": {}})
+    run = with_candidate(rejected, converted=ConvertedModels(models={"int8": unmeasured}))
+    targets = GateConfig(max_instructions_m=8, source_accuracy_floors={"night": 0.5})
+    run = run.model_copy(update={"verdict": judge(run.made, targets)})
+    assert run.latency_ms is None
+    assert write_report(run, tmp_path).read_text().count(">not measured<") == 4
     assert "None" not in summary_markdown(run)
 
 
@@ -119,7 +144,7 @@ def test_the_summary_is_small_enough_for_an_artifact_and_names_every_check_and_c
     text = summary_markdown(rejected)
     assert len(text.encode()) < 60_000
     assert "data:image" not in text
-    for name in [check.name for check in rejected.verdict.checks] + list(rejected.int8.per_class):
+    for name in [check.name for check in rejected.verdict.checks] + list(rejected.made.int8.per_class):
         assert f"| {name} |" in text
 
 
@@ -154,17 +179,15 @@ def test_the_model_card_gives_use_data_figures_limits_and_the_law(rejected, tmp_
     ],
 )
 def test_the_report_says_how_the_champion_was_compared_with(rejected, tmp_path, champion, said, unsaid):
-    run = rejected.model_copy(update={"champion": AgainstChampion(version="v1", **champion)})
+    run = with_candidate(rejected, champion=AgainstChampion(version="v1", **champion))
     page = write_report(run, tmp_path).read_text()
     assert said in page and unsaid not in page
 
 
 def test_instructions_and_a_warm_start_stand_in_report_and_card(rejected, tmp_path):
-    counted = rejected.converted.int8.model_copy(update={"instructions_m": 7.23})
-    warm = rejected.evaluations | {"int8": rejected.int8.model_copy(update={"left_out": 4})}
-    run = rejected.model_copy(
-        update={"converted": ConvertedModels(models={"int8": counted}), "evaluations": warm}
-    )
+    counted = rejected.made.model.model_copy(update={"instructions_m": 7.23})
+    warm = rejected.made.int8.model_copy(update={"left_out": 4})
+    run = with_candidate(rejected, converted=ConvertedModels(models={"int8": counted}), int8=warm)
     page = write_report(run, tmp_path).read_text()
     assert "7.23 million instructions" in page and "learnt from 4 of the test images" in page
     card = model_card_markdown(run)

@@ -1,0 +1,88 @@
+"""Starting values of a run by name: plain data, which the command line can name without loading a stage."""
+
+from typing import Any, Literal
+
+Preset = Literal["highest_accuracy", "balanced", "highest_speed", "smallest", "mobilenet_v3"]
+
+_MOBILENET = {"architecture": "mobilenet_v3_small", "input_px": 160}
+_NATIVE: dict[str, Any] = {
+    "batch_size": 64,
+    "class_weights": 0.25,
+    "early_stopping_patience": 30,
+    "optimizer": {
+        "name": "adamw",
+        "weight_decay": 0.05,
+        "clip_norm": 5.0,
+        "schedule": "cosine",
+        "ema_momentum": 0.998,
+    },
+    "augmentation": {
+        "shift_share": 0.08,
+        "zoom_share": 0.12,
+        "brightness_share": 0.15,
+        "contrast_share": 0.25,
+        "erasing_share": 0.5,
+    },
+}
+"""What proved itself for resnet_native: docs/experiments.md."""
+
+PRESETS: dict[Preset, dict[str, Any]] = {
+    "highest_accuracy": {
+        "prepare": {"target_per_class": 10_000},
+        "train": {
+            "model": _MOBILENET,
+            "epochs": 100,
+            "batch_size": 16,
+            "optimizer": {"learning_rate": 0.0001},
+        },
+    },
+    "mobilenet_v3": {
+        "prepare": {"target_per_class": 5_000},
+        "train": {
+            "model": _MOBILENET,
+            "epochs": 50,
+            "batch_size": 32,
+            "optimizer": {"learning_rate": 0.001},
+        },
+    },
+    "highest_speed": {
+        "prepare": {"target_per_class": 5_000},
+        "train": {
+            "model": {"architecture": "custom_light", "input_px": 120, "dropout": 0.2},
+            "epochs": 50,
+            "batch_size": 64,
+            "optimizer": {"learning_rate": 0.001},
+        },
+    },
+    "balanced": {
+        "prepare": {"target_per_class": 3_000},
+        "train": {
+            **_NATIVE,
+            "model": {
+                "architecture": "resnet_native",
+                "filters": (16, 32, 80, 192),
+                "blocks": (0, 1, 1, 1),
+            },
+            "epochs": 30,
+            "optimizer": {**_NATIVE["optimizer"], "learning_rate": 0.002},
+        },
+    },
+    "smallest": {
+        "prepare": {"target_per_class": 3_000},
+        "train": {
+            **_NATIVE,
+            "model": {
+                "architecture": "resnet_native",
+                "filters": (8, 16, 32, 56),
+                "blocks": (0, 1, 1, 1),
+                "dropout": 0.1,
+            },
+            "epochs": 20,
+            "balance_outputs": True,
+            "optimizer": {**_NATIVE["optimizer"], "learning_rate": 0.004, "weight_decay": 0.01},
+            "augmentation": {**_NATIVE["augmentation"], "contrast_share": 0.2, "erasing_share": 0.0},
+        },
+    },
+}
+"""highest_accuracy, mobilenet_v3 and highest_speed are the phase document's, mobilenet_v3 its balanced one;
+only what it says, all else stays at its default. README.md has what balanced and smallest reached."""
