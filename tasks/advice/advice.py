@@ -41,7 +41,6 @@ def training_figures(run: Night) -> Evaluation:
 
 
 def real_images(run: Night) -> dict[str, int]:
-    """Training images per expected class, augmented ones not counted."""
-    counts = run.made.data.counts
-    total, augmented = counts.get("train", {}), counts.get("train_augmented", {})
-    return {name: total.get(name, 0) - augmented.get(name, 0) for name in run.config.prepare.expected_classes}
+    """Real training images per expected class, however often they are drawn."""
+    counts = run.made.data.counts.get("train", {})
+    return {name: counts.get(name, 0) for name in run.config.prepare.expected_classes}

@@ -38,15 +38,17 @@ def weak_class(run: Night) -> Advice | None:
 
 
 def imbalance(run: Night) -> Advice | None:
-    """Training images differ by IMBALANCE between classes, and nothing balances them."""
-    counts = {name: images for name, images in run.made.data.counts.get("train", {}).items() if images}
+    """What an epoch draws differs by IMBALANCE between classes, and nothing balances it."""
+    every = run.made.data.counts
+    drawn = every.get("train_drawn", every.get("train", {}))
+    counts = {name: images for name, images in drawn.items() if images}
     if len(counts) < 2 or run.config.train.class_weights == 1:
         return None
     small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[large] < IMBALANCE * counts[small]:
         return None
     return Advice(
-        finding=f"{large} has {counts[large]:,} training images, {small} {counts[small]:,}.",
+        finding=f"An epoch draws {counts[large]:,} images of {large}, {counts[small]:,} of {small}.",
         likely_cause="An imbalanced data set teaches the network to guess the frequent class.",
         changes=new_values(run, {"prepare.target_per_class": max(5000, run.config.prepare.target_per_class)})
         or {"train.class_weights": 1.0},
@@ -61,7 +63,7 @@ def few_images(run: Night) -> Advice | None:
     listed = ", ".join(f"{name} {images}" for name, images in scarce.items())
     return Advice(
         finding=f"Fewer than {FEW_IMAGES} real training images: {listed}.",
-        likely_cause="Augmented copies of few photos teach those people and rooms, not the expression.",
+        likely_cause="Few photos, however often drawn, teach those people and rooms, not the expression.",
         beyond_config="Collect more photos of different people; augmentation can't replace them.",
     )
 

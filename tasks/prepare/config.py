@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from storage.errors import InputError
 from tasks.classes import CLASSES
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 """Part of every fingerprint. Raise it when the same input and config would now give other files."""
 
 SPLITS = ("train", "val", "test")
@@ -47,7 +47,13 @@ class PrepareConfig(BaseModel):
         default=5000,
         ge=0,
         le=200_000,
-        description="Training images of each class after augmentation, 0 = no augmentation",
+        description="Images of each class that an epoch of training draws at least: rarer classes are drawn "
+        "more often, 0 = every image once",
+    )
+    store_augmented: bool = Field(
+        default=False,
+        description="Fill classes up with stored copies in train_data.npz, mirrored and by up to a tenth "
+        "brighter or darker, instead of drawing their images more often",
     )
     expected_classes: tuple[str, ...] = Field(
         default=CLASSES, description="Classes that must have at least one image"
@@ -114,7 +120,9 @@ class PreparedData(BaseModel):
     channels: int
     sources: tuple[str, ...]
     counts: dict[str, dict[str, int]]
-    """train (augmented ones included), train_augmented, val, test → class → images."""
+    """train, val, test → class → real images. train_augmented: stored copies. train_drawn: by an epoch."""
+    target_per_class: int = 0
+    """Images of each class that an epoch of training draws at least."""
     leaked_pairs: int | None = None
     """Pairs that the audit found across splits; None where there was no audit."""
     metadata_path: Path
@@ -134,6 +142,7 @@ class PreparedData(BaseModel):
         return cls(
             directory=directory,
             leaked_pairs=metadata["audit"]["leaked_pairs"],
+            target_per_class=metadata["config"]["target_per_class"],
             metadata_path=path,
             reused=reused,
             pictures={name: directory / file for name, file in metadata["pictures"].items()},

@@ -64,7 +64,7 @@ def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory
         images = collect(ingested, config, pixels, pool)
         arrangement = arrange(images, config, pool)
         for name in SPLITS:
-            write_split(directory, name, images, arrangement, config, pool)
+            write_split(directory, name, images, arrangement, config)
         metadata = describe(images, arrangement, config) | {"fingerprint": fingerprint}
         metadata["audit"] = audit(directory, images, arrangement.findings, config)
         metadata["pictures"] = draw(directory, images, arrangement, metadata)

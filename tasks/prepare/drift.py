@@ -92,11 +92,7 @@ def _counts(metadata: dict, name: str) -> list[int]:
 def _classes(metadata: dict) -> list[int]:
     """Real images of each class over all splits."""
     counts = metadata["counts"]
-    added = counts["train_augmented"]
-    return [
-        sum(counts[split][name] for split in ("train", "val", "test")) - added[name]
-        for name in metadata["classes"]
-    ]
+    return [sum(counts[split][name] for split in ("train", "val", "test")) for name in metadata["classes"]]
 
 
 def _shift(name: str, before: list[int], after: list[int], config: DriftConfig, a=None, b=None) -> Shift:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from tasks.classes import CLASSES
+from tasks.prepare.augment import filled_up
 from tasks.prepare.collection import STATISTICS, Collection
 from tasks.prepare.config import CODE_VERSION, SPLITS, PrepareConfig
 from tasks.prepare.drift import summarise
@@ -16,12 +17,11 @@ def describe(images: Collection, arrangement: Arrangement, config: PrepareConfig
     labels, splits = arrangement.labels.labels, arrangement.splits
     per_source = {name: _per_source(images, labels, splits == place) for place, name in enumerate(SPLITS)}
     counts = {name: _per_class(labels[splits == place]) for place, name in enumerate(SPLITS)}
-    counts["train_augmented"] = {
-        name: max(0, config.target_per_class - count) if count else 0
-        for name, count in counts["train"].items()
-    }
-    counts["train"] = {
-        name: count + counts["train_augmented"][name] for name, count in counts["train"].items()
+    drawn = filled_up(np.array(list(counts["train"].values())), config.target_per_class)
+    stored = drawn - list(counts["train"].values()) if config.store_augmented else np.zeros_like(drawn)
+    counts |= {
+        name: dict(zip(CLASSES, column.tolist(), strict=True))
+        for name, column in (("train_augmented", stored), ("train_drawn", drawn))
     }
     return {
         "schema": 1,

@@ -38,25 +38,25 @@ def draw(directory: Path, images: Collection, arrangement: Arrangement, metadata
 
 
 def _balance(metadata: dict) -> Image.Image:
-    """Bars of each class in each split, what augmentation added on top in a lighter shade.
+    """Bars of each class in each split, on top in a lighter shade what an epoch of training draws again.
 
     Drawn without matplotlib, whose import alone takes as long as all other pictures.
     """
-    counts, added = metadata["counts"], metadata["counts"]["train_augmented"]
-    scale = _BARS_PX / max(1, *(count for split in SPLITS for count in counts[split].values()))
+    counts = metadata["counts"]
+    drawn = {split: counts["train_drawn" if split == "train" else split] for split in SPLITS}
+    scale = _BARS_PX / max(1, *(count for column in drawn.values() for count in column.values()))
     chart = Image.new("RGB", (40 + len(CLASSES) * 190, _BARS_PX + 6 * _LINE_PX), "white")
     pen = ImageDraw.Draw(chart)
     floor = chart.height - 2 * _LINE_PX
     pen.text((20, 6), f"Images of each class, labels {metadata['label_set']}", fill="black", font_size=14)
-    for place, (text, colour) in enumerate((*_COLOURS.items(), ("train, augmented", _ADDED))):
+    for place, (text, colour) in enumerate((*_COLOURS.items(), ("train, drawn again", _ADDED))):
         pen.rectangle((20 + place * 90, 32, 30 + place * 90, 42), fill=colour)
         pen.text((36 + place * 90, 31), text, fill="black")
     for place, name in enumerate(CLASSES):
         left = 20 + place * 190
         pen.text((left + 84, floor + 4), name, fill="black", anchor="ma", font_size=13)
         for column, (split, colour) in enumerate(_COLOURS.items()):
-            x, count = left + column * 56, counts[split][name]
-            real = count - (added[name] if split == "train" else 0)
+            x, count, real = left + column * 56, drawn[split][name], counts[split][name]
             pen.rectangle((x, floor - count * scale, x + 50, floor), fill=_ADDED)
             pen.rectangle((x, floor - real * scale, x + 50, floor), fill=colour)
             pen.text((x + 25, floor - count * scale - 2), _told(real, count), fill="black", anchor="ms")

@@ -4,6 +4,7 @@ In: a `Collection`, its labels and splits. Out, in a directory: train_data.npz, 
 (members: see `splits.Split`), and the counts and findings that go into metadata.json.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from tasks.prepare.config import SPLITS, PrepareConfig
 from tasks.prepare.grouping import Findings
 from tasks.prepare.labels import Labels
 from tasks.prepare.pixels import CHUNK
-from tasks.prepare.threads import Pool
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,11 @@ def write_split(
     images: Collection,
     arrangement: Arrangement,
     config: PrepareConfig,
-    pool: Pool,
 ) -> None:
-    """Write `<name>_data.npz`, shuffled; train is filled up to `target_per_class`."""
+    """Write `<name>_data.npz`, shuffled; with `store_augmented`, train is filled up with copies."""
     rng = np.random.default_rng([config.seed, SPLITS.index(name)])
     real = np.flatnonzero(arrangement.splits == SPLITS.index(name))
-    target = config.target_per_class if name == "train" else 0
+    target = config.target_per_class if name == "train" and config.store_augmented else 0
     extra = plan(real, arrangement.labels.labels[real], target, rng)
     order = rng.permutation(len(real) + len(extra.bases))
     numbers = np.concatenate([real, extra.bases])[order]
@@ -54,16 +53,18 @@ def write_split(
         "digests": images.hashes[numbers],
         "groups": arrangement.findings.groups[numbers].astype(np.int32),
     }
-    chunks = _chunks(images, numbers, order - len(real), extra, pool)
+    chunks = _chunks(images, numbers, order - len(real), extra)
     write_npz(directory / f"{name}_data.npz", columns, chunks, (len(numbers), *images.pixels.shape))
 
 
-def _chunks(images: Collection, numbers: np.ndarray, places: np.ndarray, extra: Alterations, pool: Pool):
+def _chunks(
+    images: Collection, numbers: np.ndarray, places: np.ndarray, extra: Alterations
+) -> Iterator[np.ndarray]:
     """Images in order, a chunk at a time; `places` are places in `extra`, negative for real images."""
     for start in range(0, len(numbers), CHUNK):
         chunk = images.pixels.read(numbers[start : start + CHUNK])
         mine = places[start : start + CHUNK]
         altered = mine >= 0
         if altered.any():
-            chunk[altered] = alter(chunk[altered], extra[mine[altered]], pool)
+            chunk[altered] = alter(chunk[altered], extra[mine[altered]])
         yield chunk

@@ -19,7 +19,7 @@ from storage.errors import InputError, ModelError
 from storage.files import arriving, write_whole
 from storage.objects import ObjectStore
 from tasks.classes import CLASSES
-from tasks.prepare import PreparedData
+from tasks.prepare import PreparedData, Split, load_split
 from tasks.tensorflow_start import start_tensorflow
 from tasks.train.config import TrainConfig
 from tasks.train.progress import BEST_MODEL, Progress, best_epoch, read_progress
@@ -65,8 +65,6 @@ def train(
     ModelError where the network can't be started, InputError where `directory` belongs to another run or the
     data set is empty.
     """
-    from tasks.prepare.splits import load_split
-
     start_tensorflow()
     directory.mkdir(parents=True, exist_ok=True)
     _claim(directory, data, config)
@@ -78,7 +76,7 @@ def train(
         write_seen(directory, splits.values(), seen_by_start(config, store))
     progress = read_progress(directory)
     if not progress.stopped and progress.epochs < config.epochs:
-        _fit(splits, config, directory, progress, store, report)
+        _fit(splits, data.target_per_class, config, directory, progress, store, report)
     return _finish(splits, data, config, directory)
 
 
@@ -104,23 +102,32 @@ def _claim(directory: Path, data: PreparedData, config: TrainConfig) -> None:
         )
 
 
-def _fit(splits, config: TrainConfig, directory: Path, progress: Progress, store, report) -> None:
+def _fit(
+    splits: dict[str, Split],
+    target_per_class: int,
+    config: TrainConfig,
+    directory: Path,
+    progress: Progress,
+    store: ObjectStore | None,
+    report: Callable[[str], None],
+) -> None:
     import keras
     import tensorflow as tf
 
     from tasks.train.callbacks import epoch_callbacks
-    from tasks.train.input_pipeline import count_steps, training_batches, validation_batches
+    from tasks.train.input_pipeline import count_drawn, count_steps, training_batches, validation_batches
 
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(_dtype_policy(config, gpu=bool(tf.config.list_physical_devices("GPU"))))
     try:
-        steps = count_steps(len(splits["train"].images), config.batch_size)
+        drawn = int(count_drawn(splits["train"].labels, target_per_class).sum())
+        steps = count_steps(drawn, config.batch_size)
         with _shared_by(tf.config.list_logical_devices("GPU")):
             network = _compiled_network(splits["train"], config, steps, progress, store)
             if progress.weights:
                 _resume(network, directory / "checkpoints" / progress.weights)
         network.fit(
-            training_batches(splits["train"], config, progress.epochs),
+            training_batches(splits["train"], config, progress.epochs, target_per_class),
             validation_data=validation_batches(splits["val"]),
             initial_epoch=progress.epochs,
             epochs=config.epochs,
@@ -187,13 +194,17 @@ def _resume(network, path: Path) -> None:
         ) from error
 
 
-def _finish(splits, data: PreparedData, config: TrainConfig, directory: Path) -> TrainedModel:
+def _finish(
+    splits: dict[str, Split], data: PreparedData, config: TrainConfig, directory: Path
+) -> TrainedModel:
     """Write the kept model and the pictures; all of it can be repeated after a kill."""
+    from tasks.train.input_pipeline import count_drawn
     from tasks.train.pictures import draw_history
 
     progress = read_progress(directory)
     _, best = best_epoch(progress.history, config)
     network, path = _write_final_model(splits, config, directory)
+    drawn = count_drawn(splits["train"].labels, data.target_per_class)
     pictures = {
         "training_history": draw_history(progress.history, best, directory / "training_history.png"),
         "augmented_batch": _draw_augmented(splits["train"], config, directory / "augmented_batch.png"),
@@ -208,7 +219,7 @@ def _finish(splits, data: PreparedData, config: TrainConfig, directory: Path) ->
         best_epoch=best,
         history=progress.history,
         seconds=progress.seconds,
-        images_per_s=len(splits["train"].images) * progress.epochs / progress.seconds,
+        images_per_s=int(drawn.sum()) * progress.epochs / progress.seconds,
         pictures=pictures,
     )
 

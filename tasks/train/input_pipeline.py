@@ -3,12 +3,18 @@
 Out: (images uint8 (B, P, P, C), labels float32 (B, 5)), with class weights also weights float32 (B,).
 Every batch is a function of (seed, epoch, step) alone: a run that was killed sees, from its next epoch on,
 the very batches that an uninterrupted one sees.
+
+Rare classes are drawn more often. Whatever is drawn is an original and goes through the same alterations, so
+that nothing in an image tells that its class is rare.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from tasks.classes import CLASSES
+from tasks.prepare.augment import filled_up
 from tasks.train.augmentation import augment
 from tasks.train.config import TrainConfig
 
@@ -18,34 +24,53 @@ if TYPE_CHECKING:
 _VALIDATION_BATCH = 256
 
 
+class LabelledImages(Protocol):
+    """What training takes of a `Split`."""
+
+    @property
+    def images(self) -> np.ndarray: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def votes(self) -> np.ndarray: ...
+
+
 def count_steps(images: int, batch_size: int) -> int:
     """Steps per epoch: only whole batches, at least one; which images are left out changes every epoch."""
     return max(1, images // batch_size)
 
 
+def count_drawn(labels: np.ndarray, target_per_class: int) -> np.ndarray:
+    """How many images of each class an epoch draws, int64 (5,): at least the target, where there are any."""
+    return filled_up(np.bincount(labels, minlength=len(CLASSES)), target_per_class)
+
+
 def training_batches(
-    split, config: TrainConfig, first_epoch: int = 0
+    split: LabelledImages, config: TrainConfig, first_epoch: int = 0, target_per_class: int = 0
 ) -> "tf.data.Dataset[tuple[tf.Tensor, ...]]":
     """All batches from `first_epoch` to the last one, shuffled anew in every epoch, augmented, in one row.
 
-    `split` holds images uint8 (N, P, P, C) and votes float32 (N, 5).
+    An epoch draws every image, and those of classes below `target_per_class` again, each alike often.
     """
     import tensorflow as tf
 
     images, votes = tf.constant(split.images), tf.constant(split.votes, tf.float32)
-    batch_size = min(config.batch_size, len(split.images))
-    steps = count_steps(len(split.images), batch_size)
+    drawn = int(count_drawn(split.labels, target_per_class).sum())
+    batch_size = min(config.batch_size, drawn)
+    steps = count_steps(drawn, batch_size)
     # the type checker's stubs of TensorFlow leave `experimental` out
     random: Any = tf.random
-    weights = class_weights(split.votes, config.class_weights) if config.class_weights else None
+    weights = _weights_as_drawn(split, config.class_weights, target_per_class)
+    order = _order(split.labels, target_per_class)
 
     def batch(number: Any) -> tuple[tf.Tensor, ...]:
         epoch, step = number // steps, number % steps
-        rows = random.experimental.index_shuffle(
+        places = random.experimental.index_shuffle(
             step * batch_size + tf.range(batch_size, dtype=tf.int64),
             seed=tf.stack([tf.constant(config.seed, tf.int64), epoch]),
-            max_index=tf.constant(len(split.images) - 1, tf.int64),
+            max_index=tf.constant(drawn - 1, tf.int64),
         )
+        rows = order(epoch, places)
         x, y = tf.gather(images, rows), tf.gather(votes, rows)
         x, y = augment(x, y, config.augmentation, seed=tf.stack([tf.constant(config.seed, tf.int64), number]))
         return (x, y) if weights is None else (x, y, tf.linalg.matvec(y, tf.constant(weights)))
@@ -54,12 +79,45 @@ def training_batches(
     return numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def validation_batches(split) -> "tf.data.Dataset[tuple[tf.Tensor, ...]]":
+def _order(labels: np.ndarray, target_per_class: int) -> "Callable[[tf.Tensor, tf.Tensor], tf.Tensor]":
+    """A function from an epoch and places int64 (B,) in it, before they are shuffled, to image numbers (B,).
+
+    A class's images stand in a ring, from which each epoch takes on where the last one ended: over the
+    epochs no image of a class is drawn more than once more than another.
+    """
+    import tensorflow as tf
+
+    by_class = tf.constant(np.argsort(labels, kind="stable"), tf.int64)
+    there = np.bincount(labels, minlength=len(CLASSES))
+    drawn = count_drawn(labels, target_per_class)
+    ends = tf.constant(np.cumsum(drawn), tf.int64)
+    first = tf.constant(np.cumsum(there) - there, tf.int64)
+    ring, length = tf.constant(np.maximum(there, 1), tf.int64), tf.constant(drawn, tf.int64)
+
+    def rows(epoch: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        label = tf.searchsorted(ends, places, side="right")
+        each = tf.gather(length, label)
+        turn = epoch * each + places - (tf.gather(ends, label) - each)
+        return tf.gather(by_class, tf.gather(first, label) + turn % tf.gather(ring, label))
+
+    return rows
+
+
+def validation_batches(split: LabelledImages) -> "tf.data.Dataset[tuple[tf.Tensor, ...]]":
     """Validation images as they are, in order."""
     import tensorflow as tf
 
     data = tf.data.Dataset.from_tensor_slices((split.images, split.votes.astype(np.float32)))
     return data.batch(_VALIDATION_BATCH).prefetch(tf.data.AUTOTUNE)
+
+
+def _weights_as_drawn(split: LabelledImages, power: float, target_per_class: int) -> np.ndarray | None:
+    """`class_weights` of an epoch's images, float32 (5,); None where every image counts the same."""
+    if not power:
+        return None
+    there = np.maximum(np.bincount(split.labels, minlength=len(CLASSES)), 1)
+    times = (count_drawn(split.labels, target_per_class) / there)[split.labels]
+    return class_weights(split.votes * times[:, None], power)
 
 
 def class_weights(votes: np.ndarray, power: float) -> np.ndarray:

@@ -17,7 +17,7 @@ GOOD_HISTORY = {
 }
 
 
-GOOD_COUNTS = {"train": dict.fromkeys(CLASSES, 5000), "train_augmented": dict.fromkeys(CLASSES, 1000)}
+GOOD_COUNTS = {"train": dict.fromkeys(CLASSES, 4000), "train_drawn": dict.fromkeys(CLASSES, 5000)}
 PLAIN = {"train": TrainConfig(), "prepare": PrepareConfig()}
 
 
@@ -225,8 +225,8 @@ def test_imbalance_is_advised_against_unless_classes_are_weighted(measured):
     assert advise(changed(run, train=TrainConfig(class_weights=1.0))) == ()
 
 
-def test_few_real_images_of_a_class_can_not_be_hidden_by_augmentation(measured):
-    counts = {"train": dict.fromkeys(CLASSES, 5000), "train_augmented": {"fatigue": 4950}}
+def test_few_real_images_of_a_class_can_not_be_hidden_by_drawing_them_often(measured):
+    counts = GOOD_COUNTS | {"train": dict.fromkeys(CLASSES, 5000) | {"fatigue": 50}}
     advice = only(measured(counts=counts))
     assert "fatigue 50" in advice.finding
     assert not advice.changes

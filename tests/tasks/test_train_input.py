@@ -1,6 +1,6 @@
 """Batches: order, augmentation, soft labels and weights."""
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from tasks.synthetic import draw_faces
 from tasks.train import AugmentationConfig, ModelConfig, TrainConfig
-from tasks.train.input_pipeline import class_weights, count_steps, training_batches
+from tasks.train.input_pipeline import class_weights, count_drawn, count_steps, training_batches
 
 PLAIN = TrainConfig(augmentation=AugmentationConfig(enabled=False), batch_size=8, epochs=3)
 STILL = {
@@ -20,11 +20,26 @@ STILL = {
 }
 
 
-def _numbered(count):
+@dataclass(frozen=True)
+class Labelled:
+    """What training takes of a split."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def votes(self) -> np.ndarray:
+        return np.eye(5, dtype=np.float32)[self.labels]
+
+
+def _numbered(labels: np.ndarray) -> Labelled:
     """Images that carry their own number, so that a batch can be traced back."""
-    images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 4, 4, 1)).copy()
-    votes = np.eye(5, dtype=np.float32)[np.arange(count) % 5]
-    return SimpleNamespace(images=images, votes=votes)
+    numbers = np.arange(len(labels), dtype=np.uint8)[:, None, None, None]
+    return Labelled(np.broadcast_to(numbers, (len(labels), 4, 4, 1)).copy(), labels)
+
+
+RARE = np.array([0] * 25 + [1] * 10 + [4] * 3)
+"""25 images of a class, 10 and 3 of others, none of two."""
 
 
 def _numbers(batches):
@@ -43,7 +58,7 @@ def _augmented(images, **options):
 
 
 def test_every_epoch_shows_each_image_at_most_once_and_in_another_order():
-    split = _numbered(37)
+    split = _numbered(np.arange(37) % 5)
     steps = count_steps(37, 8)
     epochs = _numbers(training_batches(split, PLAIN)).reshape(3, steps * 8)
     for epoch in epochs:
@@ -52,24 +67,44 @@ def test_every_epoch_shows_each_image_at_most_once_and_in_another_order():
     assert set(epochs[0]) != set(epochs[1])
 
 
+def test_an_epoch_draws_rare_classes_up_to_the_target_and_every_image_of_a_class_alike_often():
+    split = _numbered(RARE)
+    assert count_drawn(RARE, 20).tolist() == [25, 20, 0, 0, 20]
+    config = PLAIN.model_copy(update={"batch_size": 13})
+    epochs = _numbers(training_batches(split, config, target_per_class=20)).reshape(3, 65)
+    for epoch in epochs:
+        assert np.bincount(RARE[epoch]).tolist() == [25, 20, 0, 0, 20]
+        times = np.bincount(epoch, minlength=38)
+        assert set(times[:25]) == {1} and set(times[25:35]) == {2} and set(times[35:]) == {6, 7}
+    assert np.bincount(epochs.ravel())[35:].tolist() == [20, 20, 20]
+
+
+def test_what_is_drawn_again_is_altered_anew():
+    images, _ = draw_faces(1, seed=0)
+    split = Labelled(images[:1], np.zeros(1, int))
+    config = TrainConfig(batch_size=8, epochs=1)
+    [(drawn, _)] = training_batches(split, config, target_per_class=8)
+    assert len(np.unique(drawn.numpy(), axis=0)) == 8
+
+
 def test_batches_from_an_epoch_on_are_the_very_ones_of_an_uninterrupted_run():
     images, labels = draw_faces(4, seed=0)
-    split = SimpleNamespace(images=images, votes=np.eye(5, dtype=np.float32)[labels])
+    split = Labelled(images[labels < 3], labels[labels < 3])
     config = TrainConfig(augmentation=AugmentationConfig(mixup_alpha=0.3), batch_size=8, epochs=3)
-    whole = list(training_batches(split, config))[2 * 2 :]
-    resumed = list(training_batches(split, config, first_epoch=2))
+    whole = list(training_batches(split, config, target_per_class=6))[2 * 2 :]
+    resumed = list(training_batches(split, config, first_epoch=2, target_per_class=6))
     assert len(whole) == len(resumed) == 2
     for one, other in zip(whole, resumed, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_a_data_set_smaller_than_a_batch_is_one_step():
-    numbers = _numbers(training_batches(_numbered(3), PLAIN))
+    numbers = _numbers(training_batches(_numbered(np.arange(3)), PLAIN))
     assert numbers.shape == (3, 3) and set(numbers[0]) == {0, 1, 2}
 
 
 def test_labels_stay_with_their_images():
-    for images, votes in training_batches(_numbered(37), PLAIN):
+    for images, votes in training_batches(_numbered(np.arange(37) % 5), PLAIN, target_per_class=9):
         assert np.array_equal(votes.numpy().argmax(1), images.numpy()[:, 0, 0, 0] % 5)
 
 
@@ -166,9 +201,12 @@ def test_balanced_class_weights_make_every_class_count_the_same():
     assert (votes @ weights).mean() == pytest.approx(1)
     half = class_weights(votes, 0.5)
     assert half[1] / half[0] == pytest.approx(3**0.5) and (votes @ half).mean() == pytest.approx(1)
-    split = SimpleNamespace(images=np.zeros((50, 4, 4, 1), np.uint8), votes=votes)
-    batch = next(iter(training_batches(split, PLAIN.model_copy(update={"class_weights": 1.0}))))
+    split = Labelled(np.zeros((50, 4, 4, 1), np.uint8), votes.argmax(1))
+    config = PLAIN.model_copy(update={"class_weights": 1.0})
+    batch = next(iter(training_batches(split, config)))
     assert np.allclose(batch[2], batch[1].numpy() @ weights)
+    filled = next(iter(training_batches(split, config, target_per_class=30)))
+    assert np.allclose(filled[2], 1)
 
 
 def test_metrics_of_soft_labels_count_the_first_label_only():
