@@ -58,7 +58,9 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Rate], float]:
     model = ModelConfig(architecture=options.architecture, input_px=options.input_px, weights="none")
     config = TrainConfig(model=model, epochs=1000)
     images, labels = draw_faces(options.images // len(CLASSES), seed=0)
-    split = SimpleNamespace(images=images, votes=np.eye(len(CLASSES), dtype=np.float32)[labels])
+    split = SimpleNamespace(
+        images=images, labels=labels, votes=np.eye(len(CLASSES), dtype=np.float32)[labels]
+    )
     versions: dict[str, Callable[[int], None]] = {
         "ours": fitting(*ours(config, split)),
         "straightforward, no XLA": fitting(*straightforward(config, split, jit_compile=False)),
