@@ -40,7 +40,7 @@ def write_lines(store: Path, lines: list[str]) -> None:
 def write_votes(store: Path, votes: list[dict[str, int]]) -> None:
     """fer2013new.csv; image names carry misleading numbers, as the real ones do."""
     with (store / "datasets/fer2013/fer2013new.csv").open("w", newline="") as file:
-        rows = csv.DictWriter[str](file, FERPLUS_COLUMNS, restval=0)
+        rows = csv.DictWriter(file, FERPLUS_COLUMNS, restval=0)
         rows.writeheader()
         for number, row in enumerate(votes):
             rows.writerow({"Usage": "Training", "Image name": f"fer{number * 7:07d}.png"} | row)
