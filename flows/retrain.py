@@ -14,7 +14,7 @@ from flows.night import RunningNight, nothing_left, running_night
 from flows.outcome import night_state, skipped_state
 from flows.site import Site, expect_champion, fleet_slot, preflight
 from tasks.candidate import Candidate
-from tasks.champion import measure_against_champion
+from tasks.champion import measure_against_releases
 from tasks.config import RetrainConfig
 from tasks.convert import convert_model
 from tasks.drift import watch_drift
@@ -61,7 +61,7 @@ def make_candidate(site: Site, night: RunningNight, data: PreparedData) -> Candi
     original = evaluate_model(trained.model_path, data, out, "float", seen=trained.seen_images)
     converted = convert_model(trained.model_path, data, config.convert, out)
     int8 = evaluate_model(converted.int8.path, data, out, "int8", seen=trained.seen_images)
-    champion = measure_against_champion(site.store, data, int8, site.work)
+    champion = next(iter(measure_against_releases(site.store, data, int8, site.work)), None)
     return Candidate(
         data=data, trained=trained, original=original, converted=converted, int8=int8, champion=champion
     )

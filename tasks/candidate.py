@@ -6,7 +6,7 @@ In: the results of prepare, train, evaluate, convert and of the comparison with 
 
 from pydantic import BaseModel
 
-from tasks.champion import AgainstChampion
+from tasks.champion import AgainstRelease
 from tasks.convert import ConvertedModels, TfliteModel
 from tasks.evaluate import Agreement, Evaluation, agreement, load_predictions
 from tasks.prepare import PreparedData
@@ -23,7 +23,7 @@ class Candidate(BaseModel, frozen=True, extra="forbid"):
     converted: ConvertedModels
     int8: Evaluation
     """Of the file that devices would run."""
-    champion: AgainstChampion | None
+    champion: AgainstRelease | None
 
     @property
     def model(self) -> TfliteModel:

@@ -1,14 +1,17 @@
-"""The champion on tonight's test images, so that a candidate is compared on the same pictures.
+"""Tonight's candidate against releases of the past, on the same test images.
 
-In: the store with the champion, the prepared data and the candidate's evaluation. Out: `AgainstChampion`, or
-None before the first champion.
+In: the store, the prepared data and the candidate's evaluation. Out: an `AgainstRelease` for the champion and
+one for the anchor, the best release so far; a release that is both is measured once, as champion.
 
-Some of tonight's test images may be ones that the champion learnt from (`tasks.train.seen`). It would know
-them by heart: they are counted, and left out of the comparison.
+Against the champion alone, a little may be lost every night: the anchor bounds the sum. Some of tonight's
+test images may be ones that a release learnt from (`tasks.train.seen`). It would know them by heart: they are
+counted, and left out of the comparison.
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from prefect import get_run_logger, task
@@ -17,20 +20,24 @@ from pydantic import BaseModel
 from storage.errors import InputError, MissingObject, ModelError
 from storage.objects import ObjectStore
 from storage.opening import open_store
-from storage.registry import Registry
+from storage.registry import Champion, Registry
 from tasks.evaluate import Evaluation, Paired, compare, load_predictions, predict
-from tasks.prepare import PreparedData, load_split
+from tasks.prepare import PreparedData, Split, load_split
 from tasks.train import SEEN_IMAGES
 
+Role = Literal["champion", "anchor"]
+
+_SURE = 0.95
 _WAY_OUT = (
-    "Prepare the data as it was for the champion, or, to begin with a new kind of model, "
+    "Prepare the data as it was for the {role}, or, to begin with a new kind of model, "
     "delete models/champion.json from the store"
 )
 
 
-class AgainstChampion(BaseModel, frozen=True):
-    """The paired comparison with the champion; `paired` is None where it can't run on these images."""
+class AgainstRelease(BaseModel, frozen=True, extra="forbid"):
+    """The paired comparison with a release; `paired` is None where it can't run on these images."""
 
+    role: Role
     version: str
     paired: Paired | None
     seen: int | None = None
@@ -38,27 +45,35 @@ class AgainstChampion(BaseModel, frozen=True):
     reason: str = ""
 
 
-def compare_with_champion(
+def compare_with_releases(
     store: ObjectStore, data: PreparedData, candidate: Evaluation, work_dir: Path
-) -> AgainstChampion | None:
-    """Run the champion's own INT8 file on the candidate's test images and count who is right on each."""
-    registry = Registry(store)
-    champion = registry.champion()
-    if champion is None:
-        return None
-    version = champion.version
-    directory, manifest = registry.fetch(version, work_dir / "releases"), registry.manifest(version)
-    ours, labels, ids = load_predictions(candidate)
+) -> tuple[AgainstRelease, ...]:
+    """Run the releases' own INT8 files on the candidate's test images and count who is right on each.
+
+    Empty before the first champion.
+    """
+    opponents = _opponents(Registry(store).champion())
+    if not opponents:
+        return ()
+    answers, _, ids = load_predictions(candidate)
     test = load_split(data.directory, "test")
     test = test.where(np.isin(test.ids, ids))
-    try:
-        theirs = predict(directory / manifest.model, test.images)
-        seen = seen_before(store, manifest.experiment_id, test.digests)
-        fresh = np.ones(len(labels), bool) if seen is None else ~seen
-        paired = compare(ours[fresh], theirs[fresh], labels[fresh], test.groups[fresh])
-    except (InputError, ModelError) as error:
-        return AgainstChampion(version=version, paired=None, reason=f"{error}. {_WAY_OUT}")
-    return AgainstChampion(version=version, paired=paired, seen=None if seen is None else int(seen.sum()))
+    return tuple(
+        _compare(store, version, role, answers, test, work_dir) for version, role in opponents.items()
+    )
+
+
+def new_anchor(version: str, against: Sequence[AgainstRelease]) -> str:
+    """Which release is the anchor once `version` is promoted, by the comparisons that it passed.
+
+    The one that was it, until a release is better for sure (one-sided, 95 %): were it enough not to be below
+    it on one night's images, chance alone would lead the anchor down, a little every night.
+    """
+    if not against:
+        return version
+    anchor = next((one for one in against if one.role == "anchor"), against[0])
+    better = anchor.paired is not None and anchor.paired.interval(2 * _SURE - 1)[0] > 0
+    return version if better else anchor.version
 
 
 def seen_before(store: ObjectStore, experiment: str, digests: np.ndarray) -> np.ndarray | None:
@@ -70,20 +85,48 @@ def seen_before(store: ObjectStore, experiment: str, digests: np.ndarray) -> np.
     return np.isin(digests, seen)
 
 
-@task(name="compare-with-champion", task_run_name="compare-with-champion")
-def measure_against_champion(
+def _opponents(champion: Champion | None) -> dict[str, Role]:
+    if champion is None:
+        return {}
+    opponents: dict[str, Role] = {champion.version: "champion"}
+    if champion.anchor:
+        opponents.setdefault(champion.anchor, "anchor")
+    return opponents
+
+
+def _compare(
+    store: ObjectStore, version: str, role: Role, answers: np.ndarray, test: Split, work_dir: Path
+) -> AgainstRelease:
+    registry = Registry(store)
+    directory, manifest = registry.fetch(version, work_dir / "releases"), registry.manifest(version)
+    try:
+        theirs = predict(directory / manifest.model, test.images)
+        seen = seen_before(store, manifest.experiment_id, test.digests)
+        fresh = np.ones(len(answers), bool) if seen is None else ~seen
+        paired = compare(answers[fresh], theirs[fresh], test.labels[fresh], test.groups[fresh])
+    except (InputError, ModelError) as error:
+        reason = f"{error}. {_WAY_OUT.format(role=role)}"
+        return AgainstRelease(role=role, version=version, paired=None, reason=reason)
+    return AgainstRelease(
+        role=role, version=version, paired=paired, seen=None if seen is None else int(seen.sum())
+    )
+
+
+@task(name="compare-with-releases", task_run_name="compare-with-releases")
+def measure_against_releases(
     store_uri: str, data: PreparedData, candidate: Evaluation, work_dir: Path
-) -> AgainstChampion | None:
-    """Compare with the champion in the store, and log the difference."""
+) -> tuple[AgainstRelease, ...]:
+    """Compare with champion and anchor in the store, and log the differences."""
     log = get_run_logger()
-    against = compare_with_champion(open_store(store_uri), data, candidate, work_dir)
-    if against is None:
+    against = compare_with_releases(open_store(store_uri), data, candidate, work_dir)
+    if not against:
         log.info("there is no champion yet")
-    elif against.paired is None:
-        log.warning("champion %s can't be compared: %s", against.version, against.reason)
-    else:
-        log.info("%+.4f accuracy against champion %s", against.paired.difference, against.version)
-        if against.seen or against.seen is None:
-            how_many = "an unknown number" if against.seen is None else against.seen
-            log.warning("champion %s has seen %s of the test images before", against.version, how_many)
+    for one in against:
+        if one.paired is None:
+            log.warning("%s %s can't be compared: %s", one.role, one.version, one.reason)
+            continue
+        log.info("%+.4f accuracy against %s %s", one.paired.difference, one.role, one.version)
+        if one.seen or one.seen is None:
+            how_many = "an unknown number" if one.seen is None else one.seen
+            log.warning("%s %s has seen %s of the test images before", one.role, one.version, how_many)
     return against

@@ -14,7 +14,7 @@ from prefect import get_run_logger, task
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.candidate import Candidate
-from tasks.champion import AgainstChampion
+from tasks.champion import AgainstRelease
 from tasks.classes import CLASSES
 
 Unit = Literal["share", "points", "MB", "ms", "", "million"]
@@ -213,7 +213,7 @@ def _limit_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
     return [_at_most(name, value, limit, unit) for name, value, limit, unit in limits if limit is not None]
 
 
-def _champion_check(against: AgainstChampion, targets: GateConfig) -> Check:
+def _champion_check(against: AgainstRelease, targets: GateConfig) -> Check:
     """Non-inferiority: the lower end of the paired interval must lie above minus the margin."""
     name, floor = "accuracy against the champion", -targets.champion_margin
     paired = against.paired

@@ -157,9 +157,8 @@ def _finding(figures: dict[str, Any]) -> str:
 
 
 def _save_predictions(path: Path, probabilities: np.ndarray, split: Split) -> Path:
-    columns = {"labels": split.labels, "sources": split.sources, "ids": split.ids}
     with replacing(path) as file:
-        np.savez(file, probabilities=probabilities, **columns)
+        np.savez(file, probabilities=probabilities, labels=split.labels, sources=split.sources, ids=split.ids)
     return path
 
 

@@ -173,13 +173,13 @@ def measure(
     macro = macro_figures(confusion)
     intervals = bootstrap_intervals(cells_of(labels, predicted), confusion.shape, groups, macro_figures)
     classes = class_figures(confusion, labels, probabilities, groups)
-    areas = [figures.auc for figures in classes.values()]
+    areas = [figures.auc for figures in classes.values() if figures.auc is not None]
     figures = {
         "images": len(labels),
         "accuracy": float(right.mean()),
         "accuracy_ci": share_interval(float(right.mean()), independent_images(right, groups)),
         "mean_confidence": float(probabilities.max(1).mean()),
-        "auc": None if None in areas else float(np.mean(areas)),
+        "auc": float(np.mean(areas)) if len(areas) == len(CLASSES) else None,
         "per_class": classes,
         "per_source": source_figures(right, sources, names, groups),
         "confusion": confusion.tolist(),

@@ -5,6 +5,7 @@ without pyplot's global state, so that stages may draw at the same time.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def draw_confident_errors(
     return save(figure, title, path)
 
 
-def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **grid):
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **grid: Any) -> tuple[Any, Any]:
     """A figure of `width` by `height` inches and its axes; `grid` as in `Figure.subplots`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -94,7 +95,7 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **grid)
     return figure, figure.subplots(rows, columns, **grid)
 
 
-def save(figure, title: str, path: Path) -> Path:
+def save(figure: Any, title: str, path: Path) -> Path:
     """Write the figure under its finding as a PNG, whole or not at all."""
     figure.suptitle(title, fontsize=12.5, fontweight="bold", color=INK, x=0.02, ha="left", wrap=True)
     with replacing(path) as file:

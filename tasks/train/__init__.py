@@ -12,11 +12,11 @@ from tasks.prepare import PreparedData
 from tasks.train.config import AugmentationConfig, ModelConfig, OptimizerConfig, TrainConfig
 from tasks.train.fit import TrainedModel, train
 from tasks.train.seen import SEEN_IMAGES, unseen
-from tasks.train.weights import name_start, starts_from_release
+from tasks.train.weights import name_start
 
 __all__ = [
     "SEEN_IMAGES", "AugmentationConfig", "ModelConfig", "OptimizerConfig", "TrainConfig", "TrainedModel",
-    "name_start", "starts_from_release", "train", "train_model", "unseen",
+    "name_start", "train", "train_model", "unseen",
 ]  # fmt: skip
 
 

@@ -230,8 +230,8 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", title="Training"):
     init_from: str = Field(
         default="",
         description="What training starts from: champion (its float model; before the first champion as if "
-        "empty), release:VERSION, or the path of a .keras model; each of the same network. "
-        "Empty = start from model.weights.",
+        "empty), release:VERSION, or the path of a .keras model with its seen_images.npy beside it; each of "
+        "the same network. Empty = start from model.weights.",
     )
     seed: int = Field(
         default=20261122,

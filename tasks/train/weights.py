@@ -34,16 +34,25 @@ def name_start(config: TrainConfig, champion: str | None) -> TrainConfig:
     return config.model_copy(update={"init_from": f"{_RELEASE}{champion}" if champion else ""})
 
 
-def starts_from_release(config: TrainConfig) -> bool:
-    """Whether training goes on from a release, whose training images are known."""
+def seen_by_start(config: TrainConfig, store: ObjectStore | None) -> np.ndarray:
+    """Digests uint64 (N,) of the images that the network of init_from has seen; none where it is empty.
+
+    Raises ModelError where it can't be told: the candidate would be tested on images that it may know.
+    """
+    if not config.init_from:
+        return np.empty(0, np.uint64)
+    if _is_release(config):
+        return _seen_by_release(config, store)
+    return _seen_by_file(Path(config.init_from))
+
+
+def _is_release(config: TrainConfig) -> bool:
     return config.init_from.startswith(_RELEASE)
 
 
-def seen_by_start(config: TrainConfig, store: ObjectStore | None) -> np.ndarray:
-    """Digests uint64 (N,) of the images that the release of init_from has seen; none for another start."""
-    if not starts_from_release(config):
-        return np.empty(0, np.uint64)
-    key = f"experiments/{_experiment(config, store)}/{SEEN_IMAGES}"
+def _seen_by_release(config: TrainConfig, store: ObjectStore | None) -> np.ndarray:
+    store, experiment = _release_of(config, store)
+    key = f"experiments/{experiment}/{SEEN_IMAGES}"
     try:
         return np.load(io.BytesIO(store.read(key)))
     except MissingObject:
@@ -53,10 +62,25 @@ def seen_by_start(config: TrainConfig, store: ObjectStore | None) -> np.ndarray:
         ) from None
 
 
+def _seen_by_file(model: Path) -> np.ndarray:
+    path = model.with_name(SEEN_IMAGES)
+    try:
+        seen = np.load(path)
+        if seen.dtype != np.uint64 or seen.ndim != 1:
+            raise ValueError(f"it holds {seen.dtype} {seen.shape} instead of uint64 (N,)")
+    except (OSError, EOFError, ValueError) as error:
+        raise ModelError(
+            f"init_from {model}: {path} can't be read ({error}), so it can't be told which test images the "
+            "model has learnt from. Lay the file of its experiment beside it, or, if it never saw an image "
+            "of this data, one without entries: numpy.save(path, numpy.empty(0, 'uint64'))."
+        ) from None
+    return seen
+
+
 def set_start_weights(network, config: TrainConfig, store: ObjectStore | None) -> None:
     """Give a new network the weights that `config` names; raises ModelError where they can't be had."""
     weights = config.model.weights
-    if starts_from_release(config):
+    if _is_release(config):
         _load_from_release(network, config, store)
     elif config.init_from:
         _copy_weights(network, Path(config.init_from), config.init_from)
@@ -73,14 +97,16 @@ def set_start_weights(network, config: TrainConfig, store: ObjectStore | None) -
         _load_file(network.get_layer(BACKBONE), Path(weights))
 
 
-def _experiment(config: TrainConfig, store: ObjectStore | None) -> str:
+def _release_of(config: TrainConfig, store: ObjectStore | None) -> tuple[ObjectStore, str]:
+    """The store that has the release of init_from, and its experiment."""
     if store is None:
         raise ModelError(f"init_from {config.init_from}: this run has no object store; give a .keras path.")
-    return Registry(store).manifest(config.init_from.removeprefix(_RELEASE)).experiment_id
+    return store, Registry(store).manifest(config.init_from.removeprefix(_RELEASE)).experiment_id
 
 
 def _load_from_release(network, config: TrainConfig, store: ObjectStore | None) -> None:
-    key = f"experiments/{_experiment(config, store)}/final_model.keras"
+    store, experiment = _release_of(config, store)
+    key = f"experiments/{experiment}/final_model.keras"
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "final_model.keras"
         try:

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.candidate import Candidate
-from tasks.champion import AgainstChampion
+from tasks.champion import AgainstRelease
 from tasks.classes import CLASSES
 from tasks.evaluate import ClassFigures, Paired, SourceFigures
 from tasks.gate import Check, GateConfig, Verdict, judge
@@ -44,7 +44,7 @@ def changed(
     model: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
     float_accuracy: float | None = None,
-    champion: AgainstChampion | None = None,
+    champion: AgainstRelease | None = None,
     **int8: Any,
 ) -> Candidate:
     """The candidate with other figures; those of the INT8 evaluation as keywords."""
@@ -174,7 +174,7 @@ def test_a_candidate_must_not_be_clearly_worse_than_the_champion(
     judged, candidate_only, champion_only, passed
 ):
     paired = Paired(both_right=4000, candidate_only=candidate_only, champion_only=champion_only, neither=500)
-    verdict = judged(champion=AgainstChampion(version="v", paired=paired))
+    verdict = judged(champion=AgainstRelease(role="champion", version="v", paired=paired))
     against = check(verdict, "accuracy against the champion")
     assert against.passed == passed == verdict.passed
     assert against.value == pytest.approx(100 * paired.difference)
@@ -183,11 +183,11 @@ def test_a_candidate_must_not_be_clearly_worse_than_the_champion(
 
 def test_few_images_are_not_enough_to_prove_that_a_candidate_is_no_worse(judged):
     paired = Paired(both_right=40, candidate_only=5, champion_only=5, neither=5)
-    assert not judged(champion=AgainstChampion(version="v", paired=paired)).passed
+    assert not judged(champion=AgainstRelease(role="champion", version="v", paired=paired)).passed
 
 
 def test_a_champion_that_was_not_compared_with_is_a_failed_check(judged):
-    [failed] = judged(champion=AgainstChampion(version="v", paired=None)).failed
+    [failed] = judged(champion=AgainstRelease(role="champion", version="v", paired=None)).failed
     assert failed.name == "accuracy against the champion"
 
 

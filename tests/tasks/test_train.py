@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tasks.train import (
     train,
 )
 from tasks.train.networks import build_network
-from tasks.train.weights import set_start_weights
+from tasks.train.weights import seen_by_start, set_start_weights
 from tests.releases import make_champion, new_store
 from tests.tasks.small_model import prepared_data
 
@@ -243,6 +244,29 @@ def test_warm_start_begins_with_the_other_models_weights(trained, data, tmp_path
     result = train(data, config, tmp_path / "experiment", report=lambda _: None)
     for ours, theirs in zip(_weights(result.model_path)[:1], _weights(champion.model_path)[:1], strict=True):
         assert np.allclose(ours, theirs, atol=1e-3)
+
+
+def test_a_model_file_brings_along_which_images_it_has_learnt_from(tmp_path: Path) -> None:
+    known = np.array([3, 5, 8], np.uint64)
+    np.save(tmp_path / "seen_images.npy", known)
+    config = SMALL.model_copy(update={"init_from": str(tmp_path / "final_model.keras")})
+    assert (seen_by_start(config, None) == known).all()
+    assert not len(seen_by_start(SMALL, None))
+
+
+@pytest.mark.parametrize("content", [None, b"no array", np.array([1.5])], ids=["absent", "broken", "floats"])
+def test_a_model_of_which_it_is_unknown_what_it_learnt_from_can_not_be_a_start(
+    tmp_path: Path, content: bytes | np.ndarray | None
+) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / "seen_images.npy").write_bytes(content)
+    elif content is not None:
+        np.save(tmp_path / "seen_images.npy", content)
+    data = prepared_data(tmp_path / "data", per_class=1)
+    config = SMALL.model_copy(update={"init_from": str(tmp_path / "final_model.keras")})
+    with pytest.raises(ModelError, match=r"seen_images\.npy can't be read.*Lay the file .* beside it"):
+        train(data, config, tmp_path / "experiment", report=lambda _: None)
+    assert not list((tmp_path / "experiment").glob("checkpoints/*"))
 
 
 @pytest.fixture
