@@ -116,8 +116,8 @@ def _take(store: ObjectStore, key: str, holder: str, ttl_s: float, wait_s: float
         if found is None:
             claim = _new_claim(holder, ttl_s)
             _write(store, key, claim)
-            # one that was held up may have written over a lease taken meanwhile, whose holder must notice
-            held_up = time.monotonic() - asked > settle_s / 2
+            # held up that long, it may have written over one taken meanwhile, whose holder must have noticed
+            held_up = time.monotonic() - asked > 0.8 * settle_s
             time.sleep(max(settle_s, 2 * ttl_s / _RENEWALS) if held_up else settle_s)
             found = _read(store, key)
             if found and found.token == claim.token:
