@@ -2,7 +2,7 @@
 
 In: the INT8 model and the prepared data set. Out: `Release`, a directory that is its content:
     model_int8.tflite
-    golden.npz       inputs uint8 (K, P, P, C) from the validation split; outputs uint8 (K, classes)
+    golden.npz       inputs uint8 (K, P, P, C), drawn, no person in them; outputs uint8 (K, classes)
     manifest.json    hashes, tensors, classes, figures, and what the device compares golden outputs by
     manifest.sig     where STRESS_VISION_SIGNING_KEY names a private ed25519 key file: its signature (OpenSSH)
 
@@ -21,6 +21,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from prefect import get_run_logger, task
 from pydantic import BaseModel, Field, FiniteFloat
 
@@ -32,18 +33,22 @@ from storage.registry import Champion, Registry
 from tasks.candidate import Candidate
 from tasks.classes import CLASSES
 from tasks.convert import TfliteModel
+from tasks.golden import classes_on_top, draw_candidates, spread
 from tasks.litert import quantized_outputs
 from tasks.prepare import PreparedData
-from tasks.prepare.splits import load_split
 
 SIGNING_KEY_VARIABLE = "STRESS_VISION_SIGNING_KEY"
 SIGNATURE_NAMESPACE = "stress-vision-release"
 _MODEL, _GOLDEN = "model_int8.tflite", "golden.npz"
+_BATCHES = 4
 
 
 class RegisterConfig(BaseModel, frozen=True, extra="forbid", title="Register"):
     golden_images: int = Field(
-        default=16, ge=1, le=256, description="Validation images that a device must reproduce."
+        default=16,
+        ge=1,
+        le=256,
+        description="Drawn images on which a device must give the outputs that the model gave here.",
     )
     golden_tolerance_lsb: int = Field(
         default=16,
@@ -95,8 +100,8 @@ def build_release(
     directory = releases / release_version(notes.experiment_id, model.sha256)
     with arriving_directory(directory) as part:
         shutil.copyfile(model.path, part / _MODEL)
-        inputs = golden_inputs(data.directory, config.golden_images)
-        np.savez(part / _GOLDEN, inputs=inputs, outputs=quantized_outputs(part / _MODEL, inputs))
+        inputs, outputs = golden_set(model, config.golden_images)
+        np.savez(part / _GOLDEN, inputs=inputs, outputs=outputs)
         manifest = Manifest(
             version=directory.name,
             created_at=datetime.strptime(notes.experiment_id, "%Y%m%d_%H%M%S").replace(tzinfo=UTC),
@@ -120,10 +125,22 @@ def build_release(
     return directory
 
 
-def golden_inputs(prepared: Path, count: int) -> np.ndarray:
-    """`count` images spread evenly over the validation split, uint8 (count, P, P, C)."""
-    images = load_split(prepared, "val").images
-    return np.asarray(images[np.unique(np.linspace(0, len(images) - 1, count).astype(int))])
+def golden_set(model: TfliteModel, count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """At most `count` inputs uint8 (K, P, P, C), and the model's outputs uint8 (K, classes).
+
+    Every class is the largest output at least once where any of a few thousand candidates makes it so.
+    """
+    _, px, _, channels = model.input.shape
+    inputs, faces = draw_candidates(px, channels)
+    outputs = quantized_outputs(model.path, inputs)
+    for batch in range(1, _BATCHES):
+        if classes_on_top(outputs) == outputs.shape[1]:
+            break
+        more, _ = draw_candidates(px, channels, batch)
+        inputs = np.concatenate([inputs, more])
+        outputs = np.concatenate([outputs, quantized_outputs(model.path, more)])
+    chosen = spread(outputs, faces, count)
+    return inputs[chosen], outputs[chosen]
 
 
 def check_signing_key() -> None:
@@ -161,6 +178,28 @@ def _golden_facts(images: int, config: RegisterConfig) -> GoldenFacts:
     )
 
 
+def register(
+    registry: Registry,
+    store_id: str,
+    model: TfliteModel,
+    data: PreparedData,
+    notes: ReleaseNotes,
+    config: RegisterConfig,
+    releases: Path,
+) -> Release:
+    """Build a release under `releases` and publish it; one that was published already is taken as it is.
+
+    `store_id` is the store's identity at the run's start: StoreError where it is another one by now.
+    """
+    version = release_version(notes.experiment_id, model.sha256)
+    if version in registry.versions():
+        directory = registry.fetch(version, releases)
+    else:
+        directory = build_release(model, data, notes, config, releases)
+        registry.publish(directory, store_id=store_id)
+    return as_release(registry, directory)
+
+
 def as_release(registry: Registry, directory: Path) -> Release:
     """The release that lies in `directory`, as it travels between tasks."""
     manifest = (directory / MANIFEST).read_bytes()
@@ -181,20 +220,11 @@ def register_release(
     config: RegisterConfig,
     work_dir: Path,
 ) -> Release:
-    """Build the release and publish it; it is not champion yet.
-
-    One that an earlier call has published is taken as it is. `store_id` is the store's identity at the run's
-    start.
-    """
-    registry, releases = Registry(open_store(store_uri)), work_dir / "releases"
-    model, notes = candidate.model, notes_of(candidate, max_latency_ms)
-    version = release_version(notes.experiment_id, model.sha256)
-    if version in registry.versions():
-        directory = registry.fetch(version, releases)
-    else:
-        directory = build_release(model, candidate.data, notes, config, releases)
-        registry.publish(directory, store_id=store_id)
-    release = as_release(registry, directory)
+    """Register the candidate (see `register`); it is not champion yet."""
+    registry, notes = Registry(open_store(store_uri)), notes_of(candidate, max_latency_ms)
+    release = register(
+        registry, store_id, candidate.model, candidate.data, notes, config, work_dir / "releases"
+    )
     get_run_logger().info("registered %s", release.uri)
     return release
 

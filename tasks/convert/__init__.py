@@ -10,7 +10,7 @@ from prefect import get_run_logger, task
 
 from tasks.convert.config import ConvertConfig, ConvertedModels, TensorInfo, TfliteModel
 from tasks.convert.conversion import convert
-from tasks.convert.instructions import count_instructions, find_counter
+from tasks.convert.instructions import check_counter, count_instructions
 from tasks.prepare import PreparedData
 
 __all__ = [
@@ -18,10 +18,10 @@ __all__ = [
     "ConvertedModels",
     "TensorInfo",
     "TfliteModel",
+    "check_counter",
     "convert",
     "convert_model",
     "count_instructions",
-    "find_counter",
 ]
 
 

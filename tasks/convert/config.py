@@ -29,11 +29,6 @@ class ConvertConfig(BaseModel, frozen=True, extra="forbid", title="Conversion to
         le=10_000,
         description="Timed runs on this machine, 10 to 10000, after a tenth as warm-up.",
     )
-    instruction_counter: str = Field(
-        default="",
-        description="Command that prints how many instructions one inference takes, as a count. It runs "
-        "where the model is converted, without a shell, with the .tflite's path added. Empty = not measured.",
-    )
 
 
 class TfliteModel(BaseModel, frozen=True, extra="forbid"):
@@ -53,7 +48,7 @@ class TfliteModel(BaseModel, frozen=True, extra="forbid"):
     """Tensors whose range had to be widened for XNNPACK (`tasks.convert.ranges`)."""
     host_latency_ms: dict[str, float]
     instructions_m: float | None = None
-    """Millions of instructions per inference, by `ConvertConfig.instruction_counter`; None: not measured."""
+    """Millions of instructions per inference, by the user's own counter; None: there is none."""
 
 
 class ConvertedModels(BaseModel, frozen=True, extra="forbid"):

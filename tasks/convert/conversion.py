@@ -13,7 +13,7 @@ from storage.errors import InputError, ModelError
 from storage.files import arriving
 from tasks.convert.config import ConvertConfig, ConvertedModels, Format, TfliteModel
 from tasks.convert.formats import to_tflite
-from tasks.convert.instructions import count_instructions
+from tasks.convert.instructions import count_instructions, counter_command
 from tasks.convert.ranges import MARGIN, widen
 from tasks.prepare import PreparedData
 
@@ -63,7 +63,7 @@ def _convert_one(
     with arriving(path) as part:
         part.write_bytes(content)
         tried, widened = _try_and_repair(part, images[0], config.benchmark_runs)
-    content, counter = path.read_bytes(), config.instruction_counter
+    content, counter = path.read_bytes(), counter_command()
     return TfliteModel(
         format=format_,
         path=path,

@@ -5,13 +5,18 @@ Out: batch 1. INT8 takes uint8 (1, P, P, C) with scale 1 and zero point 0, the c
 uint8 (1, 5) with the tensor's own scale; float16 and float32 take and give float32, pixels as 0 to 255.
 """
 
+import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from storage.errors import ModelError
 from tasks.convert.config import Format
+
+_COUNTED = re.compile(r"(_\d+)+$")
 
 
 def to_tflite(network, format_: Format, images: np.ndarray) -> bytes:
@@ -58,7 +63,7 @@ def _frozen(network):
 
     shape = network.input_shape[1:]
     floating = keras.models.clone_model(
-        network,
+        type(network).from_config(_renamed(network.get_config(), _plain_names(network))),
         input_tensors=keras.Input(shape, dtype="float32", name="image"),
         clone_function=_centred_first,
     )
@@ -69,6 +74,37 @@ def _frozen(network):
         return floating(image, training=False)
 
     return convert_variables_to_constants_v2(probabilities.get_concrete_function())
+
+
+def _plain_names(network) -> dict[str, str]:
+    """Every layer's name to the one that it would have in a process that built this network alone.
+
+    Keras goes on counting over all networks of a process, and names are a part of the file: without this, the
+    same weights would give other bytes in a night that was taken up again.
+    """
+    counts: Counter[str] = Counter()
+    plain: dict[str, str] = {}
+    for name in _names(network):
+        if name not in plain:
+            base = _COUNTED.sub("", name)
+            plain[name] = f"{base}_{counts[base]}" if counts[base] else base
+            counts[base] += 1
+    return plain
+
+
+def _names(network) -> Iterator[str]:
+    yield network.name
+    for layer in getattr(network, "layers", ()):
+        yield from _names(layer)
+
+
+def _renamed(config: Any, names: dict[str, str]) -> Any:
+    """A network's configuration with other names of layers, wherever it refers to them."""
+    if isinstance(config, dict):
+        return {key: _renamed(value, names) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_renamed(value, names) for value in config)
+    return names.get(config, config) if isinstance(config, str) else config
 
 
 def _centred_first(layer):

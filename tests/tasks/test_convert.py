@@ -1,23 +1,29 @@
 """Conversion: real small networks through the real converter and the real runtime."""
 
 import hashlib
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
 from storage.errors import InputError, ModelError
-from tasks.convert import ConvertConfig, convert, count_instructions
+from tasks.convert import ConvertConfig, check_counter, convert, count_instructions
 from tasks.convert.conversion import calibration_images, min_runtime_version, run_in_runtime
+from tasks.convert.formats import to_tflite
+from tasks.convert.instructions import COUNTER_VARIABLE, smallest_model
 from tasks.convert.ranges import widen
 from tasks.evaluate import predict
 from tasks.prepare import load_split
+from tasks.synthetic import draw_faces
 from tasks.train import ModelConfig
 from tasks.train.networks import build_network
 from tests.tasks.small_model import prepared_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 
+SMALL = ModelConfig(architecture="resnet_native", filters=(8, 8, 8, 8), blocks=(1, 1, 1, 1))
 QUICK = ConvertConfig(calibration_images=40, benchmark_runs=20)
 
 
@@ -41,8 +47,7 @@ def _saved(directory, config):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    config = ModelConfig(architecture="resnet_native", filters=(8, 8, 8, 8), blocks=(1, 1, 1, 1))
-    return _saved(tmp_path_factory.mktemp("convert"), config)
+    return _saved(tmp_path_factory.mktemp("convert"), SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +199,9 @@ def _counter(directory, body):
     return f"'{script}' --cores 1"
 
 
-def test_instructions_are_what_the_named_command_prints_of_each_file(saved, data, tmp_path):
-    counter = _counter(tmp_path, 'test "$2" = 1 && stat -c %s "$3"')
-    config = QUICK.model_copy(update={"formats": ("int8", "float32"), "instruction_counter": counter})
+def test_instructions_are_what_the_named_command_prints_of_each_file(saved, data, tmp_path, monkeypatch):
+    monkeypatch.setenv(COUNTER_VARIABLE, _counter(tmp_path, 'test "$2" = 1 && stat -c %s "$3"'))
+    config = QUICK.model_copy(update={"formats": ("int8", "float32")})
     converted = convert(saved, data, config, tmp_path / "out")
     for model in converted.models.values():
         assert model.instructions_m == pytest.approx(model.bytes / 1e6)
@@ -233,7 +238,7 @@ def test_a_counter_that_hangs_ends_at_its_deadline_with_all_that_it_started(tmp_
 
 @pytest.mark.parametrize("command", ["no-such-counter --fast", "'unbalanced", " "])
 def test_a_counter_that_is_not_there_is_named(tmp_path, command):
-    with pytest.raises(InputError, match="instruction_counter"):
+    with pytest.raises(InputError, match=COUNTER_VARIABLE):
         count_instructions(command, tmp_path / "model.tflite")
 
 
@@ -242,3 +247,59 @@ def test_a_counter_that_is_no_program_is_an_error_before_anything_is_counted(tmp
     (tmp_path / "a counter.sh").write_bytes(b"\x7fELF, but cut off")
     with pytest.raises(InputError, match="can't be started"):
         count_instructions(counter, tmp_path / "model.tflite")
+
+
+def test_a_counter_is_tried_on_a_network_that_the_runtime_takes(tmp_path, monkeypatch):
+    from ai_edge_litert.interpreter import Interpreter
+
+    monkeypatch.setenv(
+        COUNTER_VARIABLE, _counter(tmp_path, f'cp "$3" "{tmp_path}/tried.tflite" && echo 5000')
+    )
+    check_counter()
+    interpreter = Interpreter(model_path=str(tmp_path / "tried.tflite"))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.ones((1, 128), np.float32))
+    interpreter.invoke()
+    assert not interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).any()
+    assert (tmp_path / "tried.tflite").read_bytes() == smallest_model()
+
+
+def test_a_counter_that_can_not_count_is_told_before_the_training_and_none_at_all_is_fine(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv(COUNTER_VARIABLE, _counter(tmp_path, "echo qemu is missing >&2; exit 3"))
+    with pytest.raises(InputError, match=rf"{COUNTER_VARIABLE}.*exit status 3: qemu is missing"):
+        check_counter()
+    monkeypatch.setenv(COUNTER_VARIABLE, " ")
+    check_counter()
+    monkeypatch.delenv(COUNTER_VARIABLE)
+    check_counter()
+
+
+def test_what_runs_on_this_machine_is_no_part_of_a_form():
+    with pytest.raises(ValueError, match="instruction_counter"):
+        ConvertConfig.model_validate({"instruction_counter": "touch /tmp/x"})
+
+
+def test_the_same_weights_give_the_same_bytes_however_many_networks_the_process_has_built(saved, tmp_path):
+    """A night that was taken up again builds fewer networks; Keras' names of layers go on counting."""
+    import keras
+
+    first = keras.models.load_model(saved, compile=False)
+    again = build_network(SMALL, 48, 1)
+    again.set_weights(first.get_weights())
+    again.save(tmp_path / "again.keras")
+    images = draw_faces(2, seed=1)[0]
+    assert [one.name for one in again.layers] != [one.name for one in first.layers]
+    expected = to_tflite(first, "int8", images)
+    assert to_tflite(again, "int8", images) == expected
+    program = (
+        "import sys, keras, numpy, tasks.convert.formats as formats\n"
+        "network = keras.models.load_model(sys.argv[1], compile=False)\n"
+        "content = formats.to_tflite(network, 'int8', numpy.load(sys.argv[2]))\n"
+        "open(sys.argv[3], 'wb').write(content)\n"
+    )
+    np.save(tmp_path / "images.npy", images)
+    files = [str(tmp_path / name) for name in ("again.keras", "images.npy", "elsewhere.tflite")]
+    subprocess.run([sys.executable, "-c", program, *files], check=True, capture_output=True, timeout=300)
+    assert (tmp_path / "elsewhere.tflite").read_bytes() == expected
