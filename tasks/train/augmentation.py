@@ -1,4 +1,5 @@
-"""Random changes to a training batch: one affine warp per image, brightness, contrast, an erased rectangle.
+"""Random changes to a training batch: one affine warp per image, brightness, contrast, an erased rectangle,
+and what a camera makes of it (`tasks.train.cameras`).
 
 In and out: images uint8 (B, P, P, C) and labels float32 (B, 5). The warp runs at the images' own
 resolution, before the network enlarges them: 48x48 pixels instead of 160x160x3, for the whole batch
@@ -7,6 +8,7 @@ in one operation. The result is rounded to uint8, so that the network only ever 
 
 import math
 
+from tasks.train.cameras import photograph
 from tasks.train.config import AugmentationConfig
 
 _ERASED = (0.06, 0.225)
@@ -19,7 +21,7 @@ def augment(images, labels, config: AugmentationConfig, seed):
 
     if not config.enabled:
         return images, labels
-    seeds = tf.unstack(tf.random.split(seed, 9), num=9)
+    seeds = tf.unstack(tf.random.split(seed, 10), num=10)
     x = tf.cast(images, tf.float32)
     x = tf.raw_ops.ImageProjectiveTransformV3(
         images=x,
@@ -34,6 +36,7 @@ def augment(images, labels, config: AugmentationConfig, seed):
         x = (x - 127.5) * (_uniform((images.shape[0], 1, 1, 1), config.contrast_share, seeds[7]) + 1) + 127.5
     if config.erasing_share:
         x = _erase(x, config.erasing_share, seeds[8])
+    x = photograph(x, config, seeds[9])
     if config.mixup_alpha:
         x, labels = _mixup(x, labels, config.mixup_alpha, seeds[6])
     return tf.cast(tf.clip_by_value(tf.round(x), 0, 255), tf.uint8), labels

@@ -128,6 +128,65 @@ class AugmentationConfig(BaseModel, frozen=True, extra="forbid", title="Augmenta
         le=1,
         description="Blend pairs of images and labels, Beta(alpha, alpha), 0 (off) to 1.",
     )
+    blur_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of images that are out of focus, 0 (off) to 1."
+    )
+    blur_px: float = Field(
+        default=1.8,
+        gt=0,
+        le=8,
+        description="Largest blur, standard deviation of a Gaussian in pixels of a 48 px image, up to 8; "
+        "drawn from a quarter of it up.",
+    )
+    low_resolution_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of images that a sensor of fewer pixels has seen, 0 (off) to 1.",
+    )
+    low_resolution_side: float = Field(
+        default=0.5,
+        ge=0.1,
+        lt=1,
+        description="Fewest pixels along the side, as a share of the image's, 0.1 to 1.",
+    )
+    noise_share: float = Field(default=0.0, ge=0, le=1, description="Share of noisy images, 0 (off) to 1.")
+    noise_levels: float = Field(
+        default=12.0,
+        gt=0,
+        le=100,
+        description="Most noise, standard deviation in grey levels of 255, up to 100; drawn from 0 up.",
+    )
+    sharpening_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of sharpened images, 0 (off) to 1."
+    )
+    sharpening_strength: float = Field(
+        default=1.5,
+        gt=0,
+        le=5,
+        description="Strongest sharpening, up to 5: how many times more what a blur of 1 px takes away.",
+    )
+    jpeg_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of images compressed as JPEG, 0 (off) to 1."
+    )
+    jpeg_quality: int = Field(
+        default=30, ge=1, le=94, description="Lowest JPEG quality, 1 to 94; drawn up to 95."
+    )
+    gamma_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of images with another gamma, 0 (off) to 1."
+    )
+    gamma_log: float = Field(
+        default=0.7,
+        gt=0,
+        le=2,
+        description="Largest logarithm of the gamma either way, up to 2; 0.7 is half to twice.",
+    )
+    dark_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of images with less light, 0 (off) to 1."
+    )
+    dark_light: float = Field(
+        default=0.25, gt=0.01, lt=1, description="Least light, as a share of the image's own, 0.01 to 1."
+    )
 
 
 class OptimizerConfig(BaseModel, frozen=True, extra="forbid", title="Optimiser and learning rate"):
