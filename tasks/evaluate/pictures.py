@@ -90,8 +90,6 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **grid:
 
     figure = Figure(figsize=(width, height), dpi=110, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    if "height_ratios" in grid:
-        grid["gridspec_kw"] = {"height_ratios": grid.pop("height_ratios")}
     return figure, figure.subplots(rows, columns, **grid)
 
 
