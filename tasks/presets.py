@@ -22,6 +22,14 @@ _NATIVE: dict[str, Any] = {
         "brightness_share": 0.15,
         "contrast_share": 0.25,
         "erasing_share": 0.5,
+        "blur_share": 0.4,
+        "low_resolution_share": 0.1,
+        "noise_share": 0.5,
+        "noise_levels": 14.0,
+        "sharpening_share": 0.33,
+        "jpeg_share": 0.1,
+        "gamma_share": 0.35,
+        "dark_share": 0.15,
     },
 }
 """What proved itself for resnet_native: docs/experiments.md."""

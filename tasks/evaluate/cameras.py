@@ -21,7 +21,7 @@ from tasks.classes import CLASSES
 from tasks.evaluate.figures import confusion_matrix, macro_figures
 from tasks.evaluate.predict import predict
 from tasks.prepare import PreparedData
-from tasks.prepare.splits import Split, load_split
+from tasks.prepare.splits import Split, SplitName, load_split
 from tasks.train.seen import unseen
 
 CLEAN = "as they are"
@@ -260,7 +260,7 @@ def evaluate_cameras(
     data: PreparedData,
     out_dir: Path,
     name: str,
-    split: str = "test",
+    split: SplitName = "test",
     seen: Path | None = None,
 ) -> Cameras:
     """Show the model a split through every camera and log where it does worst.

@@ -6,10 +6,14 @@ for both, applied from the left and, transposed, from the right: products of sma
 batch. An image that isn't chosen keeps its values to the last bit but for gamma's, which is rounded away.
 """
 
+from typing import Any
+
 import numpy as np
 
 from tasks.train.config import AugmentationConfig
 
+Tensor = Any
+"""TensorFlow's. Its stubs know no side of it to be a number."""
 _SHARPENING_PX = 1.0
 _BEST_QUALITY = 95
 _LUMINANCE = np.array([
@@ -25,12 +29,12 @@ _LUMINANCE = np.array([
 """Quantisation of the cosines of a block of 8 by 8 pixels, ITU-T T.81, table K.1."""
 
 
-def photograph(x, config: AugmentationConfig, seed):
+def photograph(images: Tensor, config: AugmentationConfig, seed: Tensor) -> Tensor:
     """Each image as some camera might give it; `seed` int64 (2,) decides which. Shares of 0 are exact."""
     import tensorflow as tf
 
     light, lens, noise, sharpening, jpeg = tf.unstack(tf.random.split(seed, 5), num=5)
-    x = tf.transpose(x, (0, 3, 1, 2))
+    x: Tensor = tf.transpose(images, (0, 3, 1, 2))
     if config.gamma_share or config.dark_share:
         x = _expose(x, config, light)
     if config.blur_share or config.low_resolution_share:
@@ -44,7 +48,7 @@ def photograph(x, config: AugmentationConfig, seed):
     return tf.transpose(x, (0, 2, 3, 1))
 
 
-def _draw(count: int, share: float, low: float, high: float, otherwise: float, seed):
+def _draw(count: int, share: float, low: float, high: float, otherwise: float, seed: Tensor) -> Tensor:
     """float32 (count,): `otherwise`, but for a share of the images uniform in low … high."""
     import tensorflow as tf
 
@@ -53,7 +57,7 @@ def _draw(count: int, share: float, low: float, high: float, otherwise: float, s
     return tf.where(tf.random.stateless_uniform((count,), chosen) < share, values, otherwise)
 
 
-def _expose(x, config: AugmentationConfig, seed):
+def _expose(x: Tensor, config: AugmentationConfig, seed: Tensor) -> Tensor:
     """Less light, and another gamma. Light is drawn on a logarithmic scale, as stops are."""
     import tensorflow as tf
 
@@ -66,7 +70,7 @@ def _expose(x, config: AugmentationConfig, seed):
     return 255 * light * (tf.clip_by_value(x, 0, 255) / 255) ** exponent
 
 
-def _lenses(count: int, px: int, config: AugmentationConfig, seed):
+def _lenses(count: int, px: int, config: AugmentationConfig, seed: Tensor) -> Tensor:
     """Matrices float32 (count, px, px): out of focus, then seen by fewer pixels, then enlarged."""
     import tensorflow as tf
 
@@ -80,7 +84,7 @@ def _lenses(count: int, px: int, config: AugmentationConfig, seed):
     return matrices
 
 
-def blurring(sigmas, px: int):
+def blurring(sigmas: Tensor, px: int) -> Tensor:
     """Gaussians of such deviations (B,), pixels, as matrices (B, px, px); each row of weights sums to 1."""
     import tensorflow as tf
 
@@ -90,7 +94,7 @@ def blurring(sigmas, px: int):
     return weights / tf.reduce_sum(weights, axis=2, keepdims=True)
 
 
-def coarsening(cells, px: int):
+def coarsening(cells: Tensor, px: int) -> Tensor:
     """Means over cells of so many pixels (B,), enlarged again bilinearly, as matrices (B, px, px)."""
     import tensorflow as tf
 
@@ -104,7 +108,7 @@ def coarsening(cells, px: int):
     return tf.matmul(tf.maximum(0.0, 1 - tf.abs(centres - places)), means)
 
 
-def _on_both_sides(matrices, x):
+def _on_both_sides(matrices: Tensor, x: Tensor) -> Tensor:
     """M·x·Mᵀ for matrices (B, P, P), or one (P, P), and images (B, C, P, P).
 
     Not tf.matmul, which would repeat one matrix for the batch: while bfloat16 layers learn beside it, that
@@ -116,7 +120,7 @@ def _on_both_sides(matrices, x):
     return tf.einsum(f"{each}ij,bcjk,{each}lk->bcil", matrices, x, matrices)
 
 
-def _add_noise(x, config: AugmentationConfig, seed):
+def _add_noise(x: Tensor, config: AugmentationConfig, seed: Tensor) -> Tensor:
     import tensorflow as tf
 
     strength, noise = tf.unstack(tf.random.split(seed, 2), num=2)
@@ -124,7 +128,7 @@ def _add_noise(x, config: AugmentationConfig, seed):
     return x + tf.random.stateless_normal(x.shape, noise) * sigmas[:, None, None, None]
 
 
-def _sharpen(x, config: AugmentationConfig, seed):
+def _sharpen(x: Tensor, config: AugmentationConfig, seed: Tensor) -> Tensor:
     """Unsharp masking: what a blur takes away is added once more."""
     px = x.shape[2]
     strength = _draw(x.shape[0], config.sharpening_share, 0.0, config.sharpening_strength, 0.0, seed)
@@ -132,14 +136,14 @@ def _sharpen(x, config: AugmentationConfig, seed):
     return x + strength[:, None, None, None] * (x - soft)
 
 
-def _compress(x, config: AugmentationConfig, seed):
+def _compress(x: Tensor, config: AugmentationConfig, seed: Tensor) -> Tensor:
     import tensorflow as tf
 
     quality = _draw(x.shape[0], config.jpeg_share, config.jpeg_quality, _BEST_QUALITY, 0.0, seed)
     return tf.where(quality[:, None, None, None] > 0, jpeg(x, tf.maximum(quality, 1.0)), x)
 
 
-def jpeg(x, quality):
+def jpeg(x: Tensor, quality: Tensor) -> Tensor:
     """Cosines of blocks of 8 by 8 pixels, rounded as JPEG rounds luminance (every channel alike).
 
     Images (B, C, P, P), qualities float32 (B,), 1 to 100, by the Independent JPEG Group's scale.
