@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from tasks.convert import ConvertConfig
+from tasks.drift import DriftConfig
 from tasks.gate import GateConfig
 from tasks.ingest import IngestConfig
 from tasks.prepare import PrepareConfig
-from tasks.prepare.drift import DriftConfig
 from tasks.presets import PRESETS, Preset
 from tasks.register import RegisterConfig
 from tasks.rollout import RolloutConfig

@@ -1,7 +1,8 @@
 """Prepare: from ingested sources to a leak-free data set.
 
 In: `Ingested` (manifests, and files in the content-addressed cache). Out, in
-`<work_dir>/prepared/<fingerprint>/`: train_data.npz, val_data.npz, test_data.npz, metadata.json, pictures.
+`<work_dir>/prepared/<fingerprint>/`: train_data.npz, val_data.npz, test_data.npz, images.npz (`facts`),
+metadata.json, pictures.
 
 Every image of every source stands on one canvas: uint8 (N, P, P, C), P = 48 and C = 1 by default.
 FER-2013 is 48 px and grey, and fatigue comes only from photos: a common resolution and colour keep the

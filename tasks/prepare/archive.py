@@ -19,6 +19,13 @@ def write_npz(path: Path, columns: dict[str, np.ndarray], images: Iterable[np.nd
             _write(archive, name, column.dtype, column.shape, [column])
 
 
+def write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Columns alone, in a file of the same kind."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, column in columns.items():
+            _write(archive, name, column.dtype, column.shape, [column])
+
+
 def _write(
     archive: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple, chunks: Iterable[np.ndarray]
 ) -> None:

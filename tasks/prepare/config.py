@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from storage.errors import InputError
 from tasks.classes import CLASSES
 
-CODE_VERSION = 6
+CODE_VERSION = 7
 """Part of every fingerprint. Raise it when the same input and config would now give other files."""
 
 SPLITS = ("train", "val", "test")

@@ -14,6 +14,7 @@ from tasks.ingest import Ingested
 from tasks.prepare.audit import audit
 from tasks.prepare.collection import Collection, collect
 from tasks.prepare.config import SPLITS, PrepareConfig, PreparedData
+from tasks.prepare.facts import write_facts
 from tasks.prepare.grouping import find_groups
 from tasks.prepare.labels import DISPUTED, REASONS, UNLABELLED, disputed, resolve
 from tasks.prepare.metadata import describe
@@ -65,6 +66,7 @@ def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory
         arrangement = arrange(images, config, pool)
         for name in SPLITS:
             write_split(directory, name, images, arrangement, config)
+        write_facts(directory, images, arrangement)
         metadata = describe(images, arrangement, config) | {"fingerprint": fingerprint}
         metadata["audit"] = audit(directory, images, arrangement.findings, config)
         metadata["pictures"] = draw(directory, images, arrangement, metadata)

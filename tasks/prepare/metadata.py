@@ -4,9 +4,8 @@ import numpy as np
 
 from tasks.classes import CLASSES
 from tasks.prepare.augment import filled_up
-from tasks.prepare.collection import STATISTICS, Collection
+from tasks.prepare.collection import Collection
 from tasks.prepare.config import CODE_VERSION, SPLITS, PrepareConfig
-from tasks.prepare.drift import summarise
 from tasks.prepare.labels import REASONS
 from tasks.prepare.splits import LEAKED
 from tasks.prepare.writing import Arrangement
@@ -38,10 +37,6 @@ def describe(images: Collection, arrangement: Arrangement, config: PrepareConfig
         "unreadable": images.unreadable,
         "dropped": _dropped(arrangement),
         "conflicting_labels": _conflicts(arrangement),
-        "statistics": {
-            name: summarise(name, column)
-            for name, column in zip(STATISTICS, images.statistics[splits >= 0].T, strict=True)
-        },
         "warnings": _warnings(images, labels, splits, counts),
         "config": config.model_dump(mode="json"),
     }
