@@ -20,7 +20,7 @@ from storage.errors import InputError, StressVisionError
 from tasks.presets import PRESETS
 
 if TYPE_CHECKING:
-    from prefect.states import State
+    from prefect.client.schemas.objects import State
     from pydantic_settings import CliSettingsSource
 
     from tasks.rollout import DeviceOutcome
@@ -63,8 +63,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="one run on your data", allow_abbrev=False)
     run.add_argument("--config", type=Path, metavar="FILE.toml", help="see `stress-vision config`")
     # reading the fields imports every stage: only for the command that needs them
-    options = _field_options(run) if arguments[:1] == ["run"] else None
-    run.set_defaults(command=lambda given: _run(given.config, options(parsed_args=given)()))
+    if arguments[:1] == ["run"]:
+        options = _field_options(run)
+        run.set_defaults(command=lambda given: _run(given.config, options(parsed_args=given)()))
 
     config = commands.add_parser("config", help="print a configuration file to start from")
     config.add_argument("--preset", default="balanced", choices=list(PRESETS))
@@ -98,8 +99,8 @@ def _field_options(run: argparse.ArgumentParser) -> "CliSettingsSource":
 
     from tasks.config import RetrainConfig
 
-    class Options(RetrainConfig, BaseSettings, frozen=True, extra="forbid"):
-        pass
+    class Options(RetrainConfig, BaseSettings, frozen=True, extra="forbid"):  # pyright: ignore[reportGeneralTypeIssues]
+        """Frozen in its turn, which the checker can't see of its second base."""
 
     return CliSettingsSource(Options, root_parser=run)
 
@@ -208,7 +209,9 @@ def _conclude(state: "State") -> int:
     """Print how a run ended; returns the exit status. An error that ended it is raised again."""
     if state.is_crashed() or (state.is_failed() and state.name not in _EXIT):
         state.result()
-    ended = state.result(raise_on_failure=False)
+    from flows.outcome import ended_of
+
+    ended = ended_of(state)
     console = Console(highlight=False)
     console.print(f"\n[bold]{state.name}[/]", Text(state.message or ""), soft_wrap=True)
     if ended and ended.fleet:
@@ -216,7 +219,7 @@ def _conclude(state: "State") -> int:
     if ended and ended.report:
         console.print("report:  ", Text(ended.report.as_uri()), soft_wrap=True)
         console.print("pictures:", Text(str(ended.report.parent / "*.png")), soft_wrap=True)
-    return _EXIT.get(state.name, 0)
+    return _EXIT.get(state.name or "", 0)
 
 
 def _print_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:

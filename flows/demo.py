@@ -6,7 +6,7 @@ upload, checks, switch and benchmark are those of a real Raspberry Pi; only the 
 
 from pathlib import Path
 
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 from deployments.demo_device import demo_device
 from flows.retrain import retrain

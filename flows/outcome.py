@@ -6,7 +6,8 @@ that failed makes it Failed.
 
 from pathlib import Path
 
-from prefect.states import Completed, Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 from pydantic import BaseModel
 
 from tasks.night import Night
@@ -32,6 +33,12 @@ def night_state(night: Night, report: Path) -> State:
 def fleet_state(fleet: FleetOutcome) -> State:
     """The final state of a rollout."""
     return _state(fleet.word, fleet.sentence, Ended(fleet=fleet))
+
+
+def ended_of(state: State) -> Ended | None:
+    """What a final state carries; None for one that a night ends with before it has a report."""
+    found = state.result(raise_on_failure=False)
+    return found if isinstance(found, Ended) else None
 
 
 def skipped_state(why: str) -> State:

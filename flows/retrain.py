@@ -8,7 +8,7 @@ Ends as Deployed, Registered (no fleet given), PartlyDeployed, Rejected, Drifted
 from datetime import UTC, datetime
 
 from prefect import flow
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 from flows.night import RunningNight, nothing_left, running_night
 from flows.outcome import night_state, skipped_state

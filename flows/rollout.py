@@ -6,7 +6,7 @@ release already is only measured again.
 """
 
 from prefect import flow
-from prefect.states import State
+from prefect.client.schemas.objects import State
 from pydantic import BaseModel, Field
 
 from flows.outcome import fleet_state

@@ -6,12 +6,14 @@ Ends as Compared, or as an error where no variant finished.
 """
 
 from pathlib import Path
+from typing import Any
 
 from prefect import flow, get_run_logger, task, unmapped
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Completed, State
+from prefect.settings import PREFECT_API_URL, Setting, temporary_settings
+from prefect.states import Completed
 from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import BaseModel
 
@@ -58,9 +60,11 @@ def run_sweep(config: SweepConfig) -> State:
     runner = ProcessPoolTaskRunner(max_workers=config.parallel)
     with get_client(sync_client=True) as client:
         # a server that Prefect has started for this process; the others would each start one of their own
-        server = {PREFECT_API_URL: str(client.api_url)}
+        server: dict[str | Setting, Any] = {PREFECT_API_URL: str(client.api_url)}
     with temporary_settings(server):
-        return sweep.with_options(task_runner=runner)(config, return_state=True)
+        # Prefect annotates its runners as not fitting its own parameter
+        options: dict[str, Any] = {"task_runner": runner}
+        return sweep.with_options(**options)(config, return_state=True)
 
 
 @flow(name="sweep")

@@ -24,7 +24,7 @@ from flows.night import from_champion
 from storage.errors import InputError
 from tasks.config import RetrainConfig, merge
 
-MAY_DIFFER = frozenset({"preset", "prepare", "train", "convert"})
+MAY_DIFFER = {"preset", "prepare", "train", "convert"}
 """What a variant may change; the rest is about the data's place, or comes after the choice."""
 
 

@@ -27,7 +27,10 @@ def split_graph(run: Night) -> Advice | None:
     pieces, left = run.made.model.delegate_partitions, sorted(set(run.made.model.undelegated))
     if pieces is None or pieces <= 1:
         return None
-    network, changes = run.config.train.model.architecture, {"train.model.activation": "relu6"}
+    network, changes = (
+        run.config.train.model.architecture,
+        dict[str, Value]({"train.model.activation": "relu6"}),
+    )
     outside = f"; outside of them run {', '.join(left)}" if left else ""
     return Advice(
         finding=f"The INT8 graph runs in {pieces} pieces{outside}.",

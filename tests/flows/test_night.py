@@ -133,6 +133,7 @@ def test_a_night_is_over_when_its_release_is_champion_and_every_device_runs_it(
 
 
 def promote(site: Site, registry: Registry, night: Night, version: str = "") -> str:
+    assert night.release
     version = version or night.release.version
     champion = registry.champion()
     registry.promote(version, expected=champion.version if champion else None, store_id=site.store_id)

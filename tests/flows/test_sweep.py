@@ -2,17 +2,22 @@
 
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect.client.schemas.objects import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.config import load_config
+from flows.outcome import ended_of
 from flows.retrain import retrain
-from flows.sweep import run_sweep, sweep
-from flows.variants import load_sweep
+from flows.sweep import Compared, run_sweep, sweep
+from flows.variants import SweepConfig, load_sweep
 from storage.errors import InputError, ModelError
 from storage.opening import open_store
 from storage.registry import Registry
+from tasks.sweep import Failed, Finished
 from tasks.synthetic import write_dataset
 
 SWEEP = """
@@ -75,9 +80,22 @@ def opened():
     return names
 
 
-def in_threads(config):
+def _compared(state: State) -> Compared:
+    found = state.result()
+    assert isinstance(found, Compared)
+    return found
+
+
+def _report(night: State) -> Path:
+    found = ended_of(night)
+    assert found and found.report
+    return found.report
+
+
+def in_threads(config: SweepConfig) -> State:
     """The flow in this process, so that the test can watch it."""
-    return sweep.with_options(task_runner=ThreadPoolTaskRunner(max_workers=1))(config, return_state=True)
+    options: dict[str, Any] = {"task_runner": ThreadPoolTaskRunner(max_workers=1)}
+    return sweep.with_options(**options)(config, return_state=True)
 
 
 def test_a_variant_holds_what_it_changes_and_the_base_for_the_rest(write):
@@ -131,30 +149,32 @@ def test_a_sweep_compares_on_validation_never_opens_the_test_split_and_survives_
     assert not [name for name in opened if "test_data" in name]
     assert [name for name in opened if "val_data" in name]
 
-    outcomes = {outcome.name: outcome for outcome in state.result().outcomes}
-    assert "/nowhere/weights.h5" in outcomes["broken"].error
-    assert outcomes["plain"].figures.bytes > outcomes["narrow"].figures.bytes
+    plain, narrow, broken = _compared(state).outcomes
+    assert isinstance(broken, Failed) and "/nowhere/weights.h5" in broken.error
+    assert isinstance(plain, Finished) and isinstance(narrow, Finished)
+    assert plain.figures.bytes > narrow.figures.bytes
     # the very experiment of before: what is finished is not trained again
-    assert outcomes["plain"] == first.result().outcomes[0]
-    directory = state.result().directory
+    assert plain == _compared(first).outcomes[0]
+    directory = _compared(state).directory
     assert {path.name for path in directory.iterdir()} == {"sweep.json", "accuracy_cost.png", "winner.toml"}
     told = json.loads(open_store(store).read(f"sweeps/{directory.name}/sweep.json"))
     assert told["split"] == "val" and told["winner"] in ("plain", "narrow")
-    assert "broken failed" in state.message
+    assert "broken failed" in (state.message or "")
     assert Registry(open_store(store)).versions() == []
 
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_night_with_the_winners_configuration_goes_on_with_its_training(write, store, work):
     state = in_threads(load_sweep(write()))
-    directory = state.result().directory
+    directory = _compared(state).directory
     winner = json.loads((directory / "sweep.json").read_text())["winner"]
-    trained = next(one.figures for one in state.result().outcomes if one.name == winner)
-    before = (work / "experiments" / trained.experiment_id / "checkpoints/best_model.keras").stat()
+    trained = next(one for one in _compared(state).outcomes if one.name == winner)
+    assert isinstance(trained, Finished)
+    before = (work / "experiments" / trained.figures.experiment_id / "checkpoints/best_model.keras").stat()
     night = retrain(load_config(directory / "winner.toml", {}), return_state=True)
     assert night.name == "Registered"
-    assert night.result().report.parent.name == trained.experiment_id
-    assert (night.result().report.parent / "checkpoints/best_model.keras").stat() == before
+    assert _report(night).parent.name == trained.figures.experiment_id
+    assert (_report(night).parent / "checkpoints/best_model.keras").stat() == before
 
 
 @pytest.mark.slow

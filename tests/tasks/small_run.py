@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.benchmark import LatencyFigures
+from tasks.benchmark import Health, LatencyFigures, Machine
 from tasks.candidate import Candidate
 from tasks.config import RetrainConfig
 from tasks.convert import ConvertedModels, TensorInfo, TfliteModel
@@ -109,7 +109,7 @@ def latency(p50_ms: float) -> LatencyFigures:
         runtime="ai-edge-litert 2.3.0",
         delegate="XNNPACK",
         cpu_share=1.0,
-        health_before={},
-        health_after={},
-        machine={"model": "Raspberry Pi 5"},
+        health_before=Health(),
+        health_after=Health(),
+        machine=Machine(model="Raspberry Pi 5"),
     )

@@ -178,6 +178,7 @@ def test_a_candidate_must_not_be_clearly_worse_than_the_champion(
     against = check(verdict, "accuracy against the champion")
     assert against.passed == passed == verdict.passed
     assert against.value == pytest.approx(100 * paired.difference)
+    assert against.value is not None and against.interval is not None
     assert against.interval[0] <= against.value <= against.interval[1]
 
 
@@ -201,7 +202,7 @@ def test_a_floor_outside_0_to_1_or_for_an_unknown_class_is_refused():
 def test_every_target_is_described_with_its_unit():
     for name, field in GateConfig.model_fields.items():
         assert any(
-            unit in field.description
+            unit in (field.description or "")
             for unit in ("share", "MB", "ms", "points", "pairs", "pieces", "cut", "million")
         ), name
 

@@ -18,7 +18,7 @@ from tasks.sweep import (
     record_figures,
     table,
 )
-from tests.tasks.small_run import small_run
+from tests.tasks.small_run import small_candidate
 
 
 def outcome(name: str, accuracy: float, size: int, p95: float, **others: object) -> Finished:
@@ -82,6 +82,6 @@ def test_figures_are_remembered_by_their_key(tmp_path):
 
 
 def test_figures_of_the_test_split_are_refused(tmp_path):
-    run = small_run(tmp_path)
+    run = small_candidate(tmp_path)
     with pytest.raises(InputError, match="val split, got figures of the test"):
-        figures_of(run.trained, run.evaluations["float"], run.converted.int8, run.int8)
+        figures_of(run.trained, run.original, run.model, run.int8)
