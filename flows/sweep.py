@@ -12,7 +12,7 @@ from prefect import flow, get_run_logger, task, unmapped
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.settings import PREFECT_API_URL, Setting, temporary_settings
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import BaseModel
@@ -60,7 +60,7 @@ def run_sweep(config: SweepConfig) -> State:
     runner = ProcessPoolTaskRunner(max_workers=config.parallel)
     with get_client(sync_client=True) as client:
         # a server that Prefect has started for this process; the others would each start one of their own
-        server: dict[str | Setting, Any] = {PREFECT_API_URL: str(client.api_url)}
+        server: dict[Any, str] = {PREFECT_API_URL: str(client.api_url)}
     with temporary_settings(server):
         # Prefect annotates its runners as not fitting its own parameter
         options: dict[str, Any] = {"task_runner": runner}

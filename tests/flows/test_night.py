@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.logging import disable_run_logger
 
 from deployments.fleet import Fleet
-from flows.night import begin, nothing_left, take_up
-from flows.site import Site
+from flows import site as site_module
+from flows.night import begin, nothing_left, running_night, take_up
+from flows.site import Site, fleet_slot
+from storage.errors import InputError, StoreError
 from storage.identity import store_identity
 from storage.opening import open_store
 from storage.registry import Registry
@@ -202,3 +205,25 @@ def test_an_inventory_that_is_given_later_counts_for_a_night_that_is_known(site,
     later = RetrainConfig.model_validate({"rollout": {"inventory": "fleet.toml"}})
     again = taken_up(site, later)
     assert again and again.config.rollout.inventory == "fleet.toml"
+
+
+def test_two_runs_at_once_never_work_on_one_experiment(site):
+    with disable_run_logger(), running_night(site, RetrainConfig(), "data") as night:
+        with (
+            pytest.raises(InputError, match="in use by process"),
+            running_night(site, RetrainConfig(), "data"),
+        ):
+            pass
+        other = RetrainConfig.model_validate({"train": {"epochs": 3}})
+        with running_night(site, other, "data") as beside:
+            assert beside.record.id != night.record.id
+
+
+def test_two_rollouts_at_once_are_refused_whatever_began_them(site, monkeypatch):
+    monkeypatch.setattr(site_module, "_SLOT_S", 0.0)
+    with (
+        fleet_slot(site, "retrain nightly"),
+        pytest.raises(StoreError, match="retrain nightly has this since"),
+        fleet_slot(site, "rollout"),
+    ):
+        pass
