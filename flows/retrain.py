@@ -14,11 +14,12 @@ from flows.night import RunningNight, nothing_left, running_night
 from flows.outcome import night_state, skipped_state
 from flows.site import Site, expect_champion, fleet_slot, preflight
 from tasks.candidate import Candidate
-from tasks.champion import measure_against_releases
+from tasks.champion import measure_against_releases, new_anchor
 from tasks.config import RetrainConfig
 from tasks.convert import convert_model
 from tasks.drift import watch_drift
 from tasks.evaluate import evaluate_model, measure_layers
+from tasks.evaluate.cameras import evaluate_cameras
 from tasks.gate import judge_candidate
 from tasks.ingest import ingest_sources
 from tasks.prepare import PreparedData, prepare_dataset
@@ -61,9 +62,16 @@ def make_candidate(site: Site, night: RunningNight, data: PreparedData) -> Candi
     original = evaluate_model(trained.model_path, data, out, "float", seen=trained.seen_images)
     converted = convert_model(trained.model_path, data, config.convert, out)
     int8 = evaluate_model(converted.int8.path, data, out, "int8", seen=trained.seen_images)
-    champion = next(iter(measure_against_releases(site.store, data, int8, site.work)), None)
+    cameras = evaluate_cameras(converted.int8.path, data, out, "int8", seen=trained.seen_images)
+    against = measure_against_releases(site.store, data, int8, site.work)
     return Candidate(
-        data=data, trained=trained, original=original, converted=converted, int8=int8, champion=champion
+        data=data,
+        trained=trained,
+        original=original,
+        converted=converted,
+        int8=int8,
+        cameras=cameras,
+        against=against,
     )
 
 
@@ -81,4 +89,5 @@ def release_candidate(site: Site, night: RunningNight, candidate: Candidate) -> 
         fleet = roll_out_release(site.store, release, config.rollout) if site.fleet else None
         night.keep("fleet", fleet)
         if fleet is None or fleet.accepted:
-            promote_release(site.store, release, expected=before, store_id=site.store_id)
+            anchor = new_anchor(release.version, candidate.against)
+            promote_release(site.store, release, expected=before, store_id=site.store_id, anchor=anchor)

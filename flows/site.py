@@ -17,6 +17,7 @@ from storage.lease import lease
 from storage.opening import open_store
 from storage.registry import Registry
 from tasks.config import RetrainConfig
+from tasks.convert import check_counter
 from tasks.register import Release, check_signing_key
 from tasks.rollout import RolloutConfig, check_fleet
 
@@ -48,6 +49,7 @@ def open_site(store: str, work_dir: str, rollout: RolloutConfig) -> Site:
 def preflight(config: RetrainConfig) -> Site:
     """The site, and all else that a night needs in the end: signing key and instruction counter."""
     check_signing_key()
+    check_counter()
     return open_site(config.store, config.work_dir, config.rollout)
 
 

@@ -9,12 +9,13 @@ from pydantic import BaseModel
 from tasks.champion import AgainstRelease
 from tasks.convert import ConvertedModels, TfliteModel
 from tasks.evaluate import Agreement, Evaluation, agreement, load_predictions
+from tasks.evaluate.camera_figures import Cameras
 from tasks.prepare import PreparedData
 from tasks.train import TrainedModel
 
 
 class Candidate(BaseModel, frozen=True, extra="forbid"):
-    """A network that might be released. `champion` is None where there was none to compare with."""
+    """A network that might be released."""
 
     data: PreparedData
     trained: TrainedModel
@@ -23,7 +24,10 @@ class Candidate(BaseModel, frozen=True, extra="forbid"):
     converted: ConvertedModels
     int8: Evaluation
     """Of the file that devices would run."""
-    champion: AgainstRelease | None
+    cameras: Cameras
+    """The same file on the same images, as other cameras would show them."""
+    against: tuple[AgainstRelease, ...]
+    """Beside the champion and the best release so far; empty where there is no champion yet."""
 
     @property
     def model(self) -> TfliteModel:

@@ -14,14 +14,16 @@ from prefect import get_run_logger, task
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.candidate import Candidate
-from tasks.champion import AgainstRelease
+from tasks.champion import AgainstRelease, Role
 from tasks.classes import CLASSES
+from tasks.evaluate.camera_figures import Cameras
 
 Unit = Literal["share", "points", "MB", "ms", "", "million"]
 Interval = tuple[float, float] | None
 Measured = tuple[float | None, Interval]
 """A share from 0 to 1 and its 95 % interval."""
 _UNMEASURED: Measured = (None, None)
+_OPPONENTS: dict[Role, str] = {"champion": "champion", "anchor": "best release so far"}
 
 
 class GateConfig(BaseModel):
@@ -87,6 +89,20 @@ class GateConfig(BaseModel):
         description='Accuracy on single sources, at least (share, 0 to 1), as {"fer2013": 0.84}; goes before '
         "min_source_accuracy.",
     )
+    min_camera_accuracy: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Accuracy under the worst camera (blur, noise, JPEG, light, ...), as a share of that on "
+        "the images as they are, at least (share, 0 to 1). Empty: no floor.",
+    )
+    max_camera_growth: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="How much larger the share of any class in the answers may be under a camera, at most "
+        "(points of 100). Empty: no limit.",
+    )
     max_delegate_partitions: int | None = Field(
         default=None,
         ge=1,
@@ -109,6 +125,13 @@ class GateConfig(BaseModel):
         ge=0,
         le=100,
         description="Accuracy that a candidate may lie below the champion, at most (points of 100).",
+    )
+    anchor_margin: float = Field(
+        default=2.0,
+        ge=0,
+        le=100,
+        description="Accuracy that a candidate may lie below the best release so far, at most (points of "
+        "100): what small steps down from champion to champion may add up to.",
     )
     champion_confidence: float = Field(
         default=0.95,
@@ -165,14 +188,14 @@ class Verdict(BaseModel, frozen=True):
 
 
 def judge(candidate: Candidate, targets: GateConfig) -> Verdict:
-    """Check every target; the comparison with the champion where there was one at the candidate's time."""
+    """Check every target; comparisons where there was a champion to compare with."""
     checks = [
         *_base_checks(candidate, targets),
         *_floor_checks(candidate, targets),
+        *_camera_checks(candidate.cameras, targets),
         *_limit_checks(candidate, targets),
+        *(_release_check(against, targets) for against in candidate.against),
     ]
-    if candidate.champion is not None:
-        checks.append(_champion_check(candidate.champion, targets))
     return Verdict(passed=all(check.passed for check in checks), checks=tuple(checks))
 
 
@@ -213,16 +236,30 @@ def _limit_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
     return [_at_most(name, value, limit, unit) for name, value, limit, unit in limits if limit is not None]
 
 
-def _champion_check(against: AgainstRelease, targets: GateConfig) -> Check:
+def _camera_checks(cameras: Cameras, targets: GateConfig) -> list[Check]:
+    """What the worst camera for each figure leaves of it, and where answers go when faces can't be seen."""
+    checks: list[Check] = []
+    if targets.min_camera_accuracy is not None:
+        kept = min(cameras.losses, key=lambda one: one.accuracy_kept or 0.0)
+        name = f"accuracy kept ({kept.camera})"
+        checks.append(_at_least(name, kept.accuracy_kept, targets.min_camera_accuracy, None))
+    if targets.max_camera_growth is not None:
+        name, points = max(cameras.largest_growth.items(), key=lambda item: item[1])
+        checks.append(_at_most(f"answers leaning to {name}", points, targets.max_camera_growth, "points"))
+    return checks
+
+
+def _release_check(against: AgainstRelease, targets: GateConfig) -> Check:
     """Non-inferiority: the lower end of the paired interval must lie above minus the margin."""
-    name, floor = "accuracy against the champion", -targets.champion_margin
+    margins = {"champion": targets.champion_margin, "anchor": targets.anchor_margin}
+    name, floor = f"accuracy against the {_OPPONENTS[against.role]}", -margins[against.role]
     paired = against.paired
     if paired is None:
         return _at_least(name, None, floor, None, "points")
     low, high = (100 * end for end in paired.interval(2 * targets.champion_confidence - 1))
     change, sure = 100 * paired.difference, f"{targets.champion_confidence:.0%}"
     bound = f"with {sure} confidence it is at worst {low:+.2f} points, {-floor:g} below is allowed"
-    reason = f"{change:+.2f} points against the champion on the same {paired.images:,} images; {bound}"
+    reason = f"{change:+.2f} points against it on the same {paired.images:,} images; {bound}"
     return Check(
         name=name, value=change, target=floor, sense="at least", unit="points",
         passed=low >= floor, margin=low - floor, interval=(low, high), reason=reason,

@@ -5,22 +5,19 @@ In: `Cameras`. Out: a PNG that can be read on a telephone.
 
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tasks.classes import CLASSES
+from tasks.evaluate.camera_figures import Cameras
 from tasks.evaluate.pictures import BLUE, INK, MUTED, ORANGE, canvas, save
-
-if TYPE_CHECKING:
-    from tasks.evaluate.cameras import Cameras
 
 _SHADES = dict(zip(CLASSES, ("#c3ccd5", "#d95f43", "#5b7fb5", "#e9c46a", "#6d5a8d"), strict=True))
 _RARE = 0.8
 """Bars below this share of the clean one are drawn in another colour."""
 
 
-def draw_cameras(cameras: "Cameras", path: Path) -> Path:
+def draw_cameras(cameras: Cameras, path: Path) -> Path:
     """Accuracy, recall of stress and of fatigue, and the answers' shares, a row a camera."""
     names = [figures.camera for figures in cameras.cameras]
     places = _places(names)
@@ -72,7 +69,7 @@ def _bars(axes, title: str, places: list[float], values: list[float | None]) -> 
     _plain(axes, title)
 
 
-def _answers(axes, places: list[float], cameras: "Cameras") -> None:
+def _answers(axes, places: list[float], cameras: Cameras) -> None:
     """What it answers, stacked; the truth's shares as lines across."""
     left = np.zeros(len(places))
     edges = np.cumsum([cameras.truth[name] for name in CLASSES])
@@ -93,7 +90,7 @@ def _plain(axes, title: str) -> None:
     axes.tick_params(length=0)
 
 
-def _finding(cameras: "Cameras") -> str:
+def _finding(cameras: Cameras) -> str:
     clean, worst = cameras.cameras[0].accuracy, cameras.worst
     name, points = max(cameras.largest_growth.items(), key=lambda item: item[1])
     return (

@@ -50,6 +50,7 @@ _SECTIONS = (
     ("advice", "Advice"),
     ("devices", "Devices"),
     ("errors", "Right and wrong"),
+    ("cameras", "Other cameras"),
     ("int8", "Float against INT8"),
     ("calibration", "Calibration"),
     ("data", "Data"),

@@ -7,9 +7,12 @@ import numpy as np
 
 from tasks.benchmark import Health, LatencyFigures, Machine
 from tasks.candidate import Candidate
+from tasks.classes import CLASSES
 from tasks.config import RetrainConfig
 from tasks.convert import ConvertedModels, TensorInfo, TfliteModel
 from tasks.evaluate import evaluate_predictions
+from tasks.evaluate.camera_figures import CLEAN, Cameras
+from tasks.evaluate.cameras import camera_figures
 from tasks.gate import judge
 from tasks.night import Night
 from tasks.prepare import load_split
@@ -42,7 +45,8 @@ def small_night(folder: Path, per_class: int = 10, **targets: float) -> Night:
 def small_candidate(folder: Path, per_class: int = 10) -> Candidate:
     """Answers that are right for most faces, evaluated."""
     data = prepared_data(folder / "data", per_class=per_class)
-    exact = _answers(load_split(data.directory, "test").labels)
+    labels = load_split(data.directory, "test").labels
+    exact = _answers(labels)
     original, int8 = (
         evaluate_predictions(answers, folder / name, data, folder / "evaluation", name)
         for name, answers in (("float", exact), ("int8", np.round(exact * 256) / 256))
@@ -53,7 +57,8 @@ def small_candidate(folder: Path, per_class: int = 10) -> Candidate:
         original=original,
         converted=ConvertedModels(models={"int8": _tflite_model(folder / "model_int8.tflite")}),
         int8=int8,
-        champion=None,
+        cameras=_cameras(labels, exact, folder),
+        against=(),
     )
 
 
@@ -61,6 +66,20 @@ def _answers(labels: np.ndarray) -> np.ndarray:
     """Probabilities float32 (N, 5) that favour the truth, not always enough."""
     logits = np.random.default_rng(3).normal(size=(len(labels), 5)) + 2 * np.eye(5)[labels]
     return (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
+
+
+def _cameras(labels: np.ndarray, exact: np.ndarray, folder: Path) -> Cameras:
+    """The images as they are, and a camera that shows every other one as another face."""
+    blurred = np.where(np.arange(len(labels))[:, None] % 2, exact, exact[::-1])
+    return Cameras(
+        model="int8",
+        split="test",
+        images=len(labels),
+        truth=dict.fromkeys(CLASSES, 0.2),
+        cameras=(camera_figures(CLEAN, exact, labels), camera_figures("blur 1 px", blurred, labels)),
+        json_path=folder / "int8_cameras.json",
+        picture=folder / "int8_cameras.png",
+    )
 
 
 def _tflite_model(path: Path) -> TfliteModel:

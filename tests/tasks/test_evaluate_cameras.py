@@ -10,16 +10,13 @@ from scipy import ndimage
 
 from storage.errors import InputError
 from tasks.classes import CLASSES
+from tasks.evaluate.camera_figures import CLEAN, CameraFigures, Cameras, loss
 from tasks.evaluate.camera_picture import draw_cameras
 from tasks.evaluate.cameras import (
     CAMERAS,
-    CLEAN,
-    CameraFigures,
-    Cameras,
     camera_figures,
     evaluate_cameras,
     evaluate_through,
-    loss,
     photograph,
     sample,
 )

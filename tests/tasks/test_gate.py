@@ -7,6 +7,7 @@ from tasks.candidate import Candidate
 from tasks.champion import AgainstRelease
 from tasks.classes import CLASSES
 from tasks.evaluate import ClassFigures, Paired, SourceFigures
+from tasks.evaluate.camera_figures import Cameras
 from tasks.gate import Check, GateConfig, Verdict, judge
 from tests.tasks.small_run import small_candidate
 
@@ -44,7 +45,8 @@ def changed(
     model: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
     float_accuracy: float | None = None,
-    champion: AgainstRelease | None = None,
+    against: tuple[AgainstRelease, ...] = (),
+    cameras: Cameras | None = None,
     **int8: Any,
 ) -> Candidate:
     """The candidate with other figures; those of the INT8 evaluation as keywords."""
@@ -56,7 +58,8 @@ def changed(
             "data": good.data.model_copy(update=data or {}),
             "original": good.original.model_copy(update=float_figures),
             "int8": good.int8.model_copy(update=int8),
-            "champion": champion,
+            "against": against,
+            "cameras": cameras or good.cameras,
         }
     )
 
@@ -174,7 +177,7 @@ def test_a_candidate_must_not_be_clearly_worse_than_the_champion(
     judged, candidate_only, champion_only, passed
 ):
     paired = Paired(both_right=4000, candidate_only=candidate_only, champion_only=champion_only, neither=500)
-    verdict = judged(champion=AgainstRelease(role="champion", version="v", paired=paired))
+    verdict = judged(against=(AgainstRelease(role="champion", version="v", paired=paired),))
     against = check(verdict, "accuracy against the champion")
     assert against.passed == passed == verdict.passed
     assert against.value == pytest.approx(100 * paired.difference)
@@ -184,11 +187,11 @@ def test_a_candidate_must_not_be_clearly_worse_than_the_champion(
 
 def test_few_images_are_not_enough_to_prove_that_a_candidate_is_no_worse(judged):
     paired = Paired(both_right=40, candidate_only=5, champion_only=5, neither=5)
-    assert not judged(champion=AgainstRelease(role="champion", version="v", paired=paired)).passed
+    assert not judged(against=(AgainstRelease(role="champion", version="v", paired=paired),)).passed
 
 
 def test_a_champion_that_was_not_compared_with_is_a_failed_check(judged):
-    [failed] = judged(champion=AgainstRelease(role="champion", version="v", paired=None)).failed
+    [failed] = judged(against=(AgainstRelease(role="champion", version="v", paired=None),)).failed
     assert failed.name == "accuracy against the champion"
 
 
@@ -211,3 +214,35 @@ def test_a_warm_start_must_not_have_learnt_from_many_test_images(judged):
     targets = GateConfig(max_seen_share=0.01)
     assert judged(targets, images=991, left_out=9).passed
     assert judged(targets, images=980, left_out=20).missed == ("test images seen before",)
+
+
+def test_small_steps_down_may_not_add_up_to_more_than_the_anchors_margin(judged):
+    """As good as the champion, yet clearly below the best release so far."""
+    near = Paired(both_right=4000, candidate_only=100, champion_only=100, neither=500)
+    far = Paired(both_right=4000, candidate_only=100, champion_only=250, neither=500)
+    versus = {"champion": near, "anchor": far}
+    against = tuple(AgainstRelease(role=role, version=role, paired=paired) for role, paired in versus.items())
+    assert judged(against=against).missed == ("accuracy against the best release so far",)
+    assert judged(GateConfig(anchor_margin=5), against=against).passed
+
+
+def through(good: Candidate, **figures: Any) -> Cameras:
+    """The candidate's cameras, with another one last."""
+    clean, other = good.cameras.cameras
+    return good.cameras.model_copy(update={"cameras": (clean, other, other.model_copy(update=figures))})
+
+
+def test_the_worst_camera_decides_on_the_accuracy_that_is_kept(good, judged):
+    clean = good.cameras.cameras[0].accuracy
+    cameras = through(good, camera="fog", accuracy=0.1 * clean)
+    missed = check(judged(GateConfig(min_camera_accuracy=0.2), cameras=cameras), "accuracy kept (fog)")
+    assert not missed.passed and missed.value == pytest.approx(0.1)
+    assert judged(GateConfig(min_camera_accuracy=0.1 - 1e-9), cameras=cameras).passed
+
+
+def test_no_class_may_become_the_answer_to_what_can_not_be_seen(good, judged):
+    cameras = through(good, camera="fog", answers=dict.fromkeys(CLASSES, 0.0) | {"fatigue": 1.0})
+    grown = 100 * (1 - good.cameras.cameras[0].answers["fatigue"])
+    missed = check(judged(GateConfig(max_camera_growth=50), cameras=cameras), "answers leaning to fatigue")
+    assert not missed.passed and missed.value == pytest.approx(grown)
+    assert judged(GateConfig(max_camera_growth=100), cameras=cameras).passed

@@ -179,7 +179,7 @@ def test_the_model_card_gives_use_data_figures_limits_and_the_law(rejected, tmp_
     ],
 )
 def test_the_report_says_how_the_champion_was_compared_with(rejected, tmp_path, champion, said, unsaid):
-    run = with_candidate(rejected, champion=AgainstRelease(role="champion", version="v1", **champion))
+    run = with_candidate(rejected, against=(AgainstRelease(role="champion", version="v1", **champion),))
     page = write_report(run, tmp_path).read_text()
     assert said in page and unsaid not in page
 
