@@ -9,7 +9,7 @@ import pytest
 
 from deployments.fleet import Device, Fleet
 from deployments.program import Answer
-from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig
+from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, waves
 from tasks.rollout.visit import Payload
 from tasks.rollout.waves import in_waves, wave_targets
 
@@ -178,3 +178,25 @@ def test_a_device_that_does_not_go_back_is_told_of_as_it_is():
     first = run(2, answers).devices[0]
     assert (first.outcome, first.running_release) == ("failed", "new")
     assert first.reason.startswith("not returned: it is off; stopped in wave 2: 1 of 1 devices failed")
+
+
+def test_a_rollout_visits_with_its_release_and_tells_each_outcome_as_it_comes(monkeypatch, tmp_path):
+    answers, heard, returned = Answers({2: "failed"}), [], []
+    config = RolloutConfig(max_parallel=1)
+
+    def visit(device: Device, payload: Payload, given: RolloutConfig) -> DeviceOutcome:
+        assert payload is PAYLOAD and given is config
+        return answers.bring(device)
+
+    def return_device(device: Device, version: str, given: RolloutConfig, why: str) -> Answer:
+        returned.append((device.name, version, why))
+        return answers.take_back(device)
+
+    monkeypatch.setattr(waves, "read_payload", lambda folder, given: {tmp_path: PAYLOAD}[folder])
+    monkeypatch.setattr(waves, "visit", visit)
+    monkeypatch.setattr(waves, "return_device", return_device)
+    result = waves.roll_out(tmp_path, fleet(2), config, heard.append)
+    assert [outcome.reason for outcome in heard] == ["why 1", "why 2"]
+    assert returned == [("1", "new", "the rollout was stopped")]
+    assert result.release == "new" and result.devices[0].reason.startswith("returned")
+    assert waves.roll_out(tmp_path, fleet(1), config).complete, "nobody needs to listen"
