@@ -94,8 +94,8 @@ def roll_out_release(store_uri: str, release: Release, config: RolloutConfig) ->
 
     directory = registry.fetch(release.version, release.directory.parent)
     outcome = roll_out(directory, fleet, config, on_outcome=say)
-    record(registry, outcome)
     logger.info(
         "%s: %s%s", release.version, outcome.counts, f", {outcome.stopped}" if outcome.stopped else ""
     )
+    record(registry, outcome)
     return outcome

@@ -66,14 +66,6 @@ class FleetOutcome(BaseModel, frozen=True, title="Fleet"):
         return self.of("failed")
 
     @property
-    def unreachable(self) -> tuple[DeviceOutcome, ...]:
-        return self.of("unreachable")
-
-    @property
-    def inconclusive(self) -> tuple[DeviceOutcome, ...]:
-        return self.of("inconclusive")
-
-    @property
     def counts(self) -> dict[str, int]:
         return {kind: len(self.of(kind)) for kind in get_args(OutcomeKind)}
 

@@ -4,11 +4,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from prefect.logging import disable_run_logger
 from pydantic import ValidationError
 
 from storage.errors import DeviceError, FleetError, InputError, StoreError
 from storage.registry import Registry
-from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, check_fleet, record
+from tasks.register import Release
+from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, check_fleet, record, roll_out_release
 from tests.releases import new_store
 from tests.ssh_devices import new_key
 from tests.tasks.small_run import latency
@@ -94,6 +96,12 @@ def test_a_key_file_that_is_none_ends_before_any_device_is_spoken_to(tmp_path):
 def test_a_missing_inventory_ends_before_any_device_is_spoken_to(tmp_path):
     with pytest.raises(InputError, match="there is no inventory"):
         check_fleet(RolloutConfig(inventory=str(tmp_path / "none.toml")))
+
+
+def test_a_rollout_without_an_inventory_is_an_error_that_says_where_to_name_one(tmp_path):
+    release = Release(version=VERSION, uri="", manifest_sha256="", directory=tmp_path)
+    with disable_run_logger(), pytest.raises(FleetError, match=r"rollout\.inventory"):
+        roll_out_release.fn(str(tmp_path), release, RolloutConfig())
 
 
 VERSION = "20260131-031500-0a1b2c3d"
