@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -36,7 +36,7 @@ _ADVICE = {
 
 
 @contextmanager
-def replacing(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
+def replacing(path: Path, durable: bool = False) -> Generator[BinaryIO]:
     """A file to write that takes the name `path` only when the block ends well; folders are made as needed.
 
     `durable` also waits until the disk has it and its name, so that not even a power cut takes it back.
@@ -47,7 +47,7 @@ def replacing(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def arriving(path: Path, durable: bool = False) -> Iterator[Path]:
+def arriving(path: Path, durable: bool = False) -> Generator[Path]:
     """As `replacing`, for a writer that wants a path: a free one beside `path`, with the same suffix."""
     unfinished = _beside(path)
     with explained("write", path):
@@ -64,7 +64,7 @@ def arriving(path: Path, durable: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def arriving_directory(path: Path) -> Iterator[Path]:
+def arriving_directory(path: Path) -> Generator[Path]:
     """A fresh folder that takes the name `path` when the block ends well.
 
     A folder that has the name by then stands: another run was faster, and names say what the content is.
@@ -98,7 +98,7 @@ def write_chunks(path: Path, chunks: Iterable[bytes]) -> str:
 
 
 @contextmanager
-def explained(verb: str, path: Path) -> Iterator[None]:
+def explained(verb: str, path: Path) -> Generator[None]:
     """Any OSError of the block as a StoreError that names the path and says what to do."""
     try:
         yield

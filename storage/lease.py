@@ -16,7 +16,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,7 +87,7 @@ def lease(
     ttl_s: float = 120.0,
     wait_s: float = 0.0,
     settle_s: float = 2.0,
-) -> Iterator[Held]:
+) -> Generator[Held]:
     """The one lease of that name in the store, on whatever machine it is asked for.
 
     It lasts while the block does, at most `ttl_s` longer where the process dies. Where another has it, waits
@@ -166,7 +166,7 @@ def _time(at: datetime) -> str:
 
 
 @contextmanager
-def exclusively(directory: Path) -> Iterator[None]:
+def exclusively(directory: Path) -> Generator[None]:
     """The only run on this machine that works in `directory`; folders are made as needed.
 
     Raises InputError, which names the process, where another one does. The lock ends with the process,

@@ -50,30 +50,38 @@ class ObjectStore(Protocol):
 
         Keys are as the store has them, even ones that the other verbs would refuse.
         """
+        ...
 
     def read(self, key: str) -> bytes:
         """The whole object in memory: for small ones."""
+        ...
 
     def load(self, key: str) -> Loaded:
         """As `read`, and which version that is.
 
         All bytes are of one version; an object that changes while it is read is read once more, then refused.
         """
+        ...
 
     def write(self, key: str, data: bytes) -> None:
         """Create or replace the object, atomically: a reader sees the old content or the new one."""
+        ...
 
     def download(self, key: str, path: Path) -> Downloaded:
         """As `load`, for objects of any size: to the file `path`, which appears only when it is whole."""
+        ...
 
     def upload(self, path: Path, key: str) -> None:
         """Create or replace the object with the content of a file of any size, atomically."""
+        ...
 
     def exists(self, key: str) -> bool:
         """Whether there is an object of exactly this key (a folder is not an object)."""
+        ...
 
     def delete(self, key: str) -> None:
         """Remove the object; nothing happens where there is none."""
+        ...
 
 
 def check_key(key: str) -> str:

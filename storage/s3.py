@@ -11,16 +11,19 @@ Nothing here relies on conditional puts, user metadata, or an ETag being an MD5.
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storage.errors import MissingObject, StoreError
 from storage.files import write_chunks
 from storage.objects import Downloaded, Loaded, ObjectInfo, check_key
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 _log = logging.getLogger(__name__)
 
@@ -149,8 +152,9 @@ class S3Store:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         region = self._config.get_config_variable("region")
         # obstore panics at what is no URL; boto3 says so
-        is_url = re.fullmatch(r"https?://[\w.-]+(:\d+)?/?", endpoint or "")
-        if is_url and region and not self._config.get_config_variable("ignore_configured_endpoint_urls"):
+        if not (endpoint and re.fullmatch(r"https?://[\w.-]+(:\d+)?/?", endpoint)):
+            endpoint = None
+        if endpoint and region and not self._config.get_config_variable("ignore_configured_endpoint_urls"):
             return endpoint, region
         return self._client.meta.endpoint_url, self._client.meta.region_name
 
@@ -158,7 +162,8 @@ class S3Store:
         with _falling_back():
             found = [
                 _fast_info(item["path"], item)
-                for page in self._fast.list(below.rstrip("/") or None)
+                # one of the verb's two forms has a type of another library's
+                for page in self._fast.list(below.rstrip("/") or None)  # pyright: ignore[reportUnknownMemberType]
                 for item in page
             ]
             # obstore drops the slash of a folder's marker, which would make an object of it
@@ -185,7 +190,7 @@ class S3Store:
             yield from body.iter_chunks(1 << 20)
 
     @contextmanager
-    def _explained(self, verb: str, key: str) -> Iterator[None]:
+    def _explained(self, verb: str, key: str) -> Generator[None]:
         """Any failure of boto3 as one StoreError that says what to do."""
         from boto3.exceptions import Boto3Error
         from botocore import exceptions as boto
@@ -208,7 +213,7 @@ class S3Store:
 
 
 @contextmanager
-def _falling_back() -> Iterator[None]:
+def _falling_back() -> Generator[None]:
     """Let the block return; where it fails, unless by our own disk, go on to boto3, which also explains."""
     try:
         yield
@@ -227,7 +232,7 @@ def _setup_errors() -> tuple[type[Exception], ...]:
     )  # fmt: skip
 
 
-def _refusal(what: str, bucket: str, error: dict) -> StoreError:
+def _refusal(what: str, bucket: str, error: Mapping[str, object]) -> StoreError:
     code, message = error.get("Code", "?"), error.get("Message", "no reason given")
     if code in ("NoSuchKey", "404"):
         return MissingObject(f"{what}: there is no such object")
@@ -241,7 +246,7 @@ def _refusal(what: str, bucket: str, error: dict) -> StoreError:
     return StoreError(f"{what}: the service answers {code}: {message}")
 
 
-def _fast_info(key: str, meta: dict) -> ObjectInfo:
+def _fast_info(key: str, meta: "ObjectMeta") -> ObjectInfo:
     return ObjectInfo(key, meta["size"], _version(meta["e_tag"], meta["last_modified"]))
 
 

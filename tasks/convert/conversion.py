@@ -79,17 +79,16 @@ def _convert_one(
 def _try_and_repair(path: Path, image: np.ndarray, runs: int) -> tuple[dict, tuple[str, ...]]:
     """Run the file; where XNNPACK refuses it for ranges that are too narrow, widen them and run it again."""
     widened: list[str] = []
-    for _ in range(_MOST_REPAIRS):
-        tried = run_in_runtime(path, image, runs)
-        if "error" not in tried:
-            return tried, tuple(widened)
+    repairs = 0
+    while "error" in (tried := run_in_runtime(path, image, runs)):
         factors = {suspect["tensor"]: suspect["ratio"] * MARGIN for suspect in tried["suspects"]}
-        repaired = widen(path.read_bytes(), factors) if factors else None
+        repaired = widen(path.read_bytes(), factors) if factors and repairs < _MOST_REPAIRS else None
         if repaired is None:
-            break
+            raise ModelError(_refusal(path, tried))
         path.write_bytes(repaired)
         widened += [suspect["operation"] for suspect in tried["suspects"]]
-    raise ModelError(_refusal(path, tried))
+        repairs += 1
+    return tried, tuple(widened)
 
 
 def run_in_runtime(path: Path, image: np.ndarray, runs: int) -> dict:

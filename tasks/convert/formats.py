@@ -69,10 +69,8 @@ def _frozen(network):
     )
     floating.set_weights(network.get_weights())
 
-    @tf.function(input_signature=[tf.TensorSpec((1, *shape), tf.float32, name="image")])
-    def probabilities(image):
-        return floating(image, training=False)
-
+    signature = [tf.TensorSpec((1, *shape), tf.float32, name="image")]
+    probabilities: Any = tf.function(lambda image: floating(image, training=False), signature)
     return convert_variables_to_constants_v2(probabilities.get_concrete_function())
 
 

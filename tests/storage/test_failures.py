@@ -106,7 +106,7 @@ def refusing_endpoint():
 
         do_GET = do_PUT = do_POST = do_DELETE = answer
 
-        def log_message(self, *_):
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusal)
