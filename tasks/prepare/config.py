@@ -125,6 +125,8 @@ class PreparedData(BaseModel):
     """Images of each class that an epoch of training draws at least."""
     leaked_pairs: int | None = None
     """Pairs that the audit found across splits; None where there was no audit."""
+    shortcut_added: float | None = None
+    """Area under the curve by which nuisance figures tell a class better in the files than in originals."""
     metadata_path: Path
     reused: bool
     pictures: dict[str, Path]
@@ -142,6 +144,7 @@ class PreparedData(BaseModel):
         return cls(
             directory=directory,
             leaked_pairs=metadata["audit"]["leaked_pairs"],
+            shortcut_added=metadata["audit"]["shortcuts"]["added"],
             target_per_class=metadata["config"]["target_per_class"],
             metadata_path=path,
             reused=reused,

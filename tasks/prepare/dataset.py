@@ -20,7 +20,8 @@ from tasks.prepare.labels import DISPUTED, REASONS, UNLABELLED, disputed, resolv
 from tasks.prepare.metadata import describe
 from tasks.prepare.pictures import draw
 from tasks.prepare.pixels import PixelFile
-from tasks.prepare.splits import DROPPED, Candidates, assign
+from tasks.prepare.shortcuts import audit_shortcuts
+from tasks.prepare.splits import DROPPED, Candidates, assign, load_split
 from tasks.prepare.threads import Pool
 from tasks.prepare.writing import Arrangement, write_split
 
@@ -69,6 +70,9 @@ def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory
         write_facts(directory, images, arrangement)
         metadata = describe(images, arrangement, config) | {"fingerprint": fingerprint}
         metadata["audit"] = audit(directory, images, arrangement.findings, config)
+        shortcuts = audit_shortcuts(load_split(directory, "train"), images.names, config.seed)
+        metadata["audit"]["shortcuts"] = shortcuts.model_dump(mode="json")
+        metadata["warnings"] += [*shortcuts.errors, *shortcuts.warnings]
         metadata["pictures"] = draw(directory, images, arrangement, metadata)
     (directory / "metadata.json").write_text(json.dumps(metadata, indent=1))
 
