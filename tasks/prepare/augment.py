@@ -21,7 +21,7 @@ class Alterations:
     mirrored: np.ndarray
     """bool (M,)"""
     brightness: np.ndarray
-    """float (M,), a factor"""
+    """float (M,), share of the image's own mean by which all of it gets brighter"""
 
     def __getitem__(self, chosen: np.ndarray) -> "Alterations":
         return Alterations(self.bases[chosen], self.mirrored[chosen], self.brightness[chosen])
@@ -39,13 +39,18 @@ def plan(numbers: np.ndarray, labels: np.ndarray, target: int, rng: np.random.Ge
         mine = numbers[labels == label]
         bases.append(np.resize(rng.permutation(mine), max(0, target - len(mine))))
     bases = np.concatenate([np.empty(0, np.int64), *bases]).astype(np.int64)
-    brightness = 1 + rng.uniform(-1, 1, len(bases)) * MAX_BRIGHTNESS
+    brightness = rng.uniform(-MAX_BRIGHTNESS, MAX_BRIGHTNESS, len(bases))
     return Alterations(bases, rng.random(len(bases)) < 0.5, brightness)
 
 
 def alter(images: np.ndarray, alterations: Alterations) -> np.ndarray:
-    """The altered images, uint8 (M, P, P, C) as `images`. None gets so bright that detail is cut off."""
+    """The altered images, uint8 (M, P, P, C) as `images`.
+
+    A whole number is added, and none by which an image would run into black or white: every difference
+    between two pixels stays as it is.
+    """
     turned = np.where(alterations.mirrored[:, None, None, None], images[:, :, ::-1], images)
-    brightest = np.maximum(images.max(axis=(1, 2, 3)), 1)
-    factors = np.minimum(alterations.brightness, 255 / brightest).astype(np.float32)
-    return np.rint(turned * factors[:, None, None, None]).astype(np.uint8)
+    pixels = images.reshape(len(images), -1).astype(np.int16)
+    added = np.rint(pixels.mean(axis=1) * alterations.brightness)
+    added = np.clip(added, -pixels.min(axis=1), 255 - pixels.max(axis=1)).astype(np.int16)
+    return (turned + added[:, None, None, None]).astype(np.uint8)

@@ -123,12 +123,12 @@ def test_a_stored_copy_differs_from_its_base_but_shows_the_same_as_sharp_as_it(p
         (image, bases[name])
         for image, name in zip(train.images[train.augmented], train.ids[train.augmented], strict=True)
     ]
-    assert np.mean([(image != base).any() for image, base in pairs]) > 0.7
+    assert np.mean([(image != base).any() for image, base in pairs]) > 0.6
     brightness = np.array([[image.mean(), base.mean()] for image, base in pairs])
     assert np.corrcoef(brightness.T)[0, 1] > 0.9
     sharpness = [statistics_of(np.array(images))[:, 1:].T for images in zip(*pairs, strict=True)]
     copies, bases = (edges / contrast for contrast, edges in sharpness)
-    assert np.allclose(copies, bases, rtol=0.05)
+    assert np.allclose(copies, bases, rtol=1e-4)
 
 
 def test_members_have_the_promised_types_and_numpy_reads_them_too(plain):
