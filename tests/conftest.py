@@ -1,5 +1,9 @@
 """Session-wide fixtures live in plugins, one noun a module."""
 
+import os
+
+import pytest
+
 pytest_plugins = [
     "tests.s3_server",
     "tests.ssh_devices",
@@ -7,3 +11,20 @@ pytest_plugins = [
     "tests.prefect_server",
     "tests.wheel",
 ]
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # one process a core: TensorFlow's and numpy's own threads would only get in each other's way
+    for name in (
+        "TF_NUM_INTRAOP_THREADS",
+        "TF_NUM_INTEROP_THREADS",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+    ):
+        os.environ.setdefault(name, "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `-n`: a module's tests share what it made, and all that run flows share a Prefect server."""
+    for item in items:
+        flows = "prefect_server" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("flows" if flows else item.nodeid.split("::")[0]))
