@@ -10,7 +10,7 @@ from tasks.ingest import IngestConfig, Ingested, ingest
 from tasks.prepare import PrepareConfig
 from tasks.synthetic import write_dataset
 
-FERPLUS_COLUMNS = (
+FERPLUS_COLUMNS: tuple[str, ...] = (
     "Usage", "Image name", "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear",
     "contempt", "unknown", "NF",
 )  # fmt: skip

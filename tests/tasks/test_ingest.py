@@ -36,7 +36,7 @@ def store(request, tmp_path) -> ObjectStore:
 
 
 @pytest.fixture
-def local(tmp_path) -> LocalStore:
+def local(tmp_path: Path) -> ObjectStore:
     return new_store(tmp_path / "store")
 
 
