@@ -10,7 +10,7 @@ network from telling the source instead of the face. The network's own graph res
 
 Members of each NPZ: see `Split`. The steps: read (`fer2013`, `ferplus`, `photos` → `collection`), find
 what belongs together (`duplicates`, `persons`), settle labels (`labels`), assign whole groups (`splits`),
-fill up small training classes (`augment`), write (`archive`, `writing`), prove it (`audit`), show it
+fill up small training classes (`augment`), write (`archive`, `writing`), check it (`audit`), show it
 (`pictures`).
 """
 

@@ -160,26 +160,29 @@ _FER2013_VOTES = np.stack([_one_vote(TO_CLASS[emotion]) for emotion in FER2013_E
 def _read_folders(
     name: str, files: dict[str, SourceFile], blobs: Path, config: PrepareConfig, pool: Pool
 ) -> Iterator[Block]:
-    keys = sorted(key for key in files if class_of(key))
-    batches = (keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH))
-    paths = {key: blob_path(blobs, files[key].sha256) for key in keys}
+    classes = {key: found for key in sorted(files) if (found := class_of(key))}
+    photos = list(classes.items())
+    batches = (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH))
+    paths = {key: blob_path(blobs, files[key].sha256) for key in classes}
     return pool.in_order(lambda batch: _photo_block(name, batch, paths, config), batches)
 
 
-def _photo_block(name: str, keys: list[str], paths: dict[str, Path], config: PrepareConfig) -> Block:
+def _photo_block(
+    name: str, photos: list[tuple[str, str]], paths: dict[str, Path], config: PrepareConfig
+) -> Block:
     images, good, faults = [], [], []
-    for key in keys:
+    for key, class_name in photos:
         try:
             images.append(decode(paths[key], config.image_px, config.channels, config.max_photo_mpx))
-            good.append(key)
+            good.append((key, class_name))
         except ValueError as error:
             faults.append((f"{name}: {key}", str(error)))
     shape = (-1, config.image_px, config.image_px, config.channels)
     return _measure(
         np.array(images, np.uint8).reshape(shape),
-        np.array([_one_vote(class_of(key)) for key in good], np.uint8).reshape(-1, len(VOTES)),
-        np.array([usage_of(key) for key in good], np.int8),
-        [f"{name}:{key}" for key in good],
+        np.array([_one_vote(class_name) for _, class_name in good], np.uint8).reshape(-1, len(VOTES)),
+        np.array([usage_of(key) for key, _ in good], np.int8),
+        [f"{name}:{key}" for key, _ in good],
         faults,
     )
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, cast
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def read_fer2013(path: Path, name: str, pool: Pool) -> Iterator[Rows]:
 
 
 @contextmanager
-def open_packed(path: Path, name: str) -> Iterator[BinaryIO]:
+def open_packed(path: Path, name: str) -> Iterator[IO[bytes]]:
     """The file's bytes, unpacked as its first bytes say (a cached file has no ending to go by)."""
     with path.open("rb") as file:
         magic = file.read(6)
@@ -74,10 +74,10 @@ def open_packed(path: Path, name: str) -> Iterator[BinaryIO]:
                 yield file
         elif magic.startswith(b"\x1f\x8b"):
             with gzip.open(path) as file:
-                yield file
+                yield cast(IO[bytes], file)
         elif magic.startswith(b"\xfd7zXZ"):
             with lzma.open(path) as file:
-                yield file
+                yield cast(IO[bytes], file)
         else:
             with path.open("rb") as file:
                 yield file
@@ -105,10 +105,11 @@ def _columns(header: bytes, name: str) -> tuple[int, int, int]:
     missing = [column for column in COLUMNS if column not in names]
     if missing:
         raise InputError(f"{name}: header: expected the columns {','.join(COLUMNS)}, got {str(names)[:200]}")
-    return tuple(names.index(column) for column in COLUMNS)
+    emotion, pixels, usage = (names.index(column) for column in COLUMNS)
+    return emotion, pixels, usage
 
 
-def _blocks(file: BinaryIO, name: str) -> Iterator[tuple[bytes, int]]:
+def _blocks(file: IO[bytes], name: str) -> Iterator[tuple[bytes, int]]:
     """Whole lines of some `_BLOCK_BYTES` together, each with the number of its first row."""
     rest, row = b"", 0
     while block := file.read(_BLOCK_BYTES):

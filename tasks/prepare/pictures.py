@@ -27,14 +27,14 @@ _ADDED = "#aec7e8"
 
 def draw(directory: Path, images: Collection, arrangement: Arrangement, metadata: dict) -> dict[str, str]:
     """Write all pictures. Their names and file names."""
-    sheets = {"class_balance": _balance(metadata)}
+    sheets: dict[str, Image.Image | None] = {"class_balance": _balance(metadata)}
     for number, source in enumerate(images.names):
         sheets[f"samples_{source}"] = _samples(images, arrangement, number)
     sheets |= _findings(images, arrangement)
-    files = {name: f"{name}.png" for name, sheet in sheets.items() if sheet is not None}
-    for name, file in files.items():
-        sheets[name].save(directory / file, compress_level=1)
-    return files
+    drawn = {name: sheet for name, sheet in sheets.items() if sheet is not None}
+    for name, sheet in drawn.items():
+        sheet.save(directory / f"{name}.png", compress_level=1)
+    return {name: f"{name}.png" for name in drawn}
 
 
 def _balance(metadata: dict) -> Image.Image:
@@ -67,7 +67,7 @@ def _told(real: int, count: int) -> str:
     return f"{real}" if real == count else f"{real}+{count - real}"
 
 
-def _samples(images: Collection, arrangement: Arrangement, source: int) -> Image.Image:
+def _samples(images: Collection, arrangement: Arrangement, source: int) -> Image.Image | None:
     rng = np.random.default_rng(source)
     rows = []
     for label, name in enumerate(CLASSES):

@@ -36,7 +36,7 @@ class PixelFile:
         """The images of those numbers, uint8 (n, P, P, C), in that order."""
         self._file.flush()
         images = np.empty((len(numbers), *self.shape), np.uint8)
-        view, size, handle = memoryview(images).cast("B"), self.bytes_each, self._file.fileno()
+        view, size, handle = images.data.cast("B"), self.bytes_each, self._file.fileno()
         for place, number in enumerate(numbers.tolist()):
             os.preadv(handle, [view[place * size : (place + 1) * size]], number * size)
         return images
