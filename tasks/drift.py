@@ -26,6 +26,7 @@ from prefect import get_run_logger, task
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.errors import InputError, MissingObject
+from storage.files import replacing
 from storage.objects import ObjectStore
 from storage.opening import open_store
 from storage.registry import Registry
@@ -213,7 +214,8 @@ def draw_drift(reference: DataSet, new: DataSet, path: Path) -> Path | None:
                 axes.bar(np.arange(len(counts)) + 0.4 * place, counts / counts.sum(), 0.4, label=label)
             axes.set_title(f"{source}: {name}")
             _label_bins(axes, name, classes)
-    figure.savefig(path, dpi=80)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=80)
     return path
 
 

@@ -358,6 +358,7 @@ def test_the_ledger_has_the_last_word_on_each_device(registry: Registry, store: 
     registry.record_device("pi-2", {"outcome": "unreachable"})
     registry.record_benchmark("20300101-000000-00000000", "pi-1", {"p95_ms": 1.5})
     assert registry.devices() == {"pi-1": {"outcome": "updated"}, "pi-2": {"outcome": "unreachable"}}
+    assert registry.device("pi-1") == {"outcome": "updated"} and registry.device("pi-3") is None
     figures = json.loads(store.read("fleet/benchmarks/20300101-000000-00000000/pi-1.json"))
     assert figures == {"p95_ms": 1.5}
 
@@ -373,8 +374,9 @@ def test_garbage_in_the_ledger_is_one_clear_error(
     registry: Registry, store: ObjectStore, content: bytes
 ) -> None:
     store.write("fleet/pi-1.json", content)
-    with pytest.raises(StoreError, match=r"fleet/pi-1\.json can't be read.*delete it"):
-        registry.devices()
+    for ask in (registry.devices, lambda: registry.device("pi-1")):
+        with pytest.raises(StoreError, match=r"fleet/pi-1\.json can't be read.*delete it"):
+            ask()
 
 
 @pytest.mark.parametrize(
