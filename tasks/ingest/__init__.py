@@ -81,6 +81,15 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", title="Ingest"):
     )
 
     @model_validator(mode="after")
+    def _some_are_to_learn_from(self) -> "IngestConfig":
+        if all(source.use == "evaluate" for source in self.sources):
+            raise InputError(
+                f"sources: all of {', '.join(source.name for source in self.sources)} have use = 'evaluate'; "
+                "at least one must have use = 'train'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _names_are_unique(self) -> "IngestConfig":
         names = [source.name for source in self.sources]
         if len(set(names)) < len(names):
@@ -189,6 +198,7 @@ def _summarise(plan: _Plan, objects: list[SourceObject], fetched: int) -> Source
     return SourceManifest(
         name=name,
         format=layout.format,
+        use=plan.source.use,
         manifest_path=place.manifest_path,
         fingerprint=fingerprint(name, files),
         objects=len(objects),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from storage.errors import StoreError
 from storage.files import write_whole
-from tasks.ingest.sources import Format
+from tasks.ingest.sources import Format, Use
 
 
 class SourceFile(NamedTuple):
@@ -36,6 +36,7 @@ class SourceManifest(BaseModel, frozen=True, extra="forbid"):
 
     name: str
     format: Format
+    use: Use = Field(default="train", description="Whether it may be learnt from")
     manifest_path: Path
     fingerprint: str = Field(description="SHA-256 over the source's name and every file's key and SHA-256")
     objects: int = Field(description="Objects in the store that hold this source's data")

@@ -11,6 +11,7 @@ from storage.objects import check_key
 from tasks.classes import TO_CLASS
 
 Format = Literal["fer2013_csv", "class_folders"]
+Use = Literal["train", "evaluate"]
 
 LAYOUTS = (
     "expected fer2013.csv (also .gz, .xz, .zip), or images as <class>/*.jpg|png, also below train|test, "
@@ -35,6 +36,11 @@ class Source(BaseModel, frozen=True, extra="forbid", title="Source"):
     format: Literal["auto", "fer2013_csv", "class_folders"] = Field(
         default="auto",
         description="Layout; auto takes fer2013.csv where there is one, else folders named by class",
+    )
+    use: Use = Field(
+        default="train",
+        description="train: images for training, validation and test. evaluate: never learnt from, every "
+        "model is measured on it beside the test split",
     )
     required: bool = Field(default=True, description="Whether a run without any file of it is an error")
 

@@ -10,8 +10,8 @@ network from telling the source instead of the face. The network's own graph res
 
 Members of each NPZ: see `Split`. The steps: read (`fer2013`, `ferplus`, `photos` → `collection`), find
 what belongs together (`duplicates`, `persons`), settle labels (`labels`), assign whole groups (`splits`),
-fill up small training classes (`augment`), write (`archive`, `writing`), check it (`audit`), show it
-(`pictures`).
+write (`archive`, `writing`; copies of small classes on request: `augment`), with sets from elsewhere apart
+(`elsewhere`), check it (`audit`, `shortcuts`), show it (`pictures`).
 """
 
 import json
@@ -23,9 +23,11 @@ from storage.opening import open_store
 from tasks.ingest import Ingested
 from tasks.prepare.config import PrepareConfig, PreparedData
 from tasks.prepare.dataset import prepare, publish
-from tasks.prepare.splits import Split, load_split
+from tasks.prepare.splits import Split, load_elsewhere, load_split
 
-__all__ = ["PrepareConfig", "PreparedData", "Split", "load_split", "prepare", "prepare_dataset"]
+__all__ = [
+    "PrepareConfig", "PreparedData", "Split", "load_elsewhere", "load_split", "prepare", "prepare_dataset",
+]  # fmt: skip
 
 
 @task(name="prepare", task_run_name="prepare")
@@ -37,7 +39,10 @@ def prepare_dataset(
     data = prepare(ingested, config, work_dir)
     for split, counts in data.counts.items():
         log.info("%s: %s", split, ", ".join(f"{count} {name}" for name, count in counts.items()))
-    for warning in json.loads(data.metadata_path.read_text())["warnings"]:
+    metadata = json.loads(data.metadata_path.read_text())
+    for source, told in metadata["elsewhere"].items():
+        log.info("%s, to measure on: %s", source, told)
+    for warning in metadata["warnings"]:
         log.warning(warning)
     publish(open_store(store_uri), data)
     return data

@@ -119,6 +119,8 @@ class PreparedData(BaseModel):
     image_px: int
     channels: int
     sources: tuple[str, ...]
+    elsewhere: tuple[str, ...] = ()
+    """Sources that are only measured on: `load_elsewhere(prepared.directory, name)` reads one."""
     counts: dict[str, dict[str, int]]
     """train, val, test → class → real images. train_augmented: stored copies. train_drawn: by an epoch."""
     target_per_class: int = 0
@@ -143,6 +145,7 @@ class PreparedData(BaseModel):
             ) from None
         return cls(
             directory=directory,
+            elsewhere=tuple(metadata["elsewhere"]),
             leaked_pairs=metadata["audit"]["leaked_pairs"],
             shortcut_added=metadata["audit"]["shortcuts"]["added"],
             target_per_class=metadata["config"]["target_per_class"],

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from tasks.ingest import Ingested
 from tasks.prepare.audit import audit
 from tasks.prepare.collection import Collection, collect
 from tasks.prepare.config import SPLITS, PrepareConfig, PreparedData
+from tasks.prepare.elsewhere import audit_elsewhere, learned_first, part, write_elsewhere
 from tasks.prepare.facts import write_facts
-from tasks.prepare.grouping import find_groups
+from tasks.prepare.grouping import Findings, find_groups
 from tasks.prepare.labels import DISPUTED, REASONS, UNLABELLED, disputed, resolve
 from tasks.prepare.metadata import describe
 from tasks.prepare.pictures import draw
@@ -51,7 +53,9 @@ def publish(store: ObjectStore, data: PreparedData) -> None:
 
 
 def _content(ingested: Ingested) -> str:
-    return json.dumps([[source.name, source.format, source.fingerprint] for source in ingested.sources])
+    return json.dumps(
+        [[source.name, source.format, source.use, source.fingerprint] for source in ingested.sources]
+    )
 
 
 def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory: Path) -> None:
@@ -63,13 +67,20 @@ def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory
         Pool(config.threads) as pool,
         PixelFile(directory / "pixels", config.image_px, config.channels) as pixels,
     ):
-        images = collect(ingested, config, pixels, pool)
-        arrangement = arrange(images, config, pool)
+        everything = collect(learned_first(ingested), config, pixels, pool)
+        parted = part(everything, find_groups(everything, config, pool), ingested)
+        images = parted.learned
+        arrangement = arrange(images, parted.learned_findings, config)
         for name in SPLITS:
             write_split(directory, name, images, arrangement, config)
         write_facts(directory, images, arrangement)
-        metadata = describe(images, arrangement, config) | {"fingerprint": fingerprint}
+        metadata: dict[str, Any] = describe(images, arrangement, config) | {"fingerprint": fingerprint}
+        sets = write_elsewhere(directory, parted, arrangement.splits, config)
+        metadata["elsewhere"] = {name: one.model_dump(mode="json") for name, one in sets.items()}
         metadata["audit"] = audit(directory, images, arrangement.findings, config)
+        elsewhere = audit_elsewhere(directory, parted)
+        metadata["audit"]["elsewhere"] = elsewhere.model_dump(mode="json")
+        metadata["audit"]["leaked_pairs"] += elsewhere.leaked
         shortcuts = audit_shortcuts(load_split(directory, "train"), images.names, config.seed)
         metadata["audit"]["shortcuts"] = shortcuts.model_dump(mode="json")
         metadata["warnings"] += [*shortcuts.errors, *shortcuts.warnings]
@@ -77,9 +88,8 @@ def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory
     (directory / "metadata.json").write_text(json.dumps(metadata, indent=1))
 
 
-def arrange(images: Collection, config: PrepareConfig, pool: Pool) -> Arrangement:
-    """Groups, label and split of every image. InputError where an expected class is left with none."""
-    findings = find_groups(images, config, pool)
+def arrange(images: Collection, findings: Findings, config: PrepareConfig) -> Arrangement:
+    """Label and split of every image. InputError where an expected class is left with none."""
     labels = resolve(images.votes, findings.copies, config)
     use = np.where(findings.blank, UNLABELLED, labels.use)
     strata = labels.labels.astype(np.int64) * len(images.names) + images.sources

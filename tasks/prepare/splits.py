@@ -56,7 +56,20 @@ def load_split(directory: Path, name: SplitName) -> Split:
 
     InputError where the file is missing or isn't one of prepare's.
     """
-    path = directory / f"{name}_data.npz"
+    return _read(directory / f"{name}_data.npz")
+
+
+def load_elsewhere(directory: Path, source: str) -> Split:
+    """The images of a source with `use = "evaluate"`, read like `load_split`; its groups are its own."""
+    return _read(elsewhere_path(directory, source))
+
+
+def elsewhere_path(directory: Path, source: str) -> Path:
+    """Where the images of a source with `use = "evaluate"` lie."""
+    return directory / f"elsewhere_{source}.npz"
+
+
+def _read(path: Path) -> Split:
     try:
         with zipfile.ZipFile(path) as archive:
             return Split(**{member: _map(path, archive, member) for member in Split.__dataclass_fields__})
