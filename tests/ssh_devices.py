@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class SshDevice:
 
     device: Device
     folder: Path
-    process: subprocess.Popen | None = None
+    process: subprocess.Popen[bytes] | None = None
 
     @property
     def root(self) -> Path:
@@ -65,8 +66,9 @@ class SshDevice:
 
     def stop(self) -> None:
         """As when the device is switched off: nobody listens any more."""
-        self.process.terminate()
-        self.process.wait(timeout=60)
+        if self.process:
+            self.process.terminate()
+            self.process.wait(timeout=60)
 
 
 def as_device_runs(root: Path, release: Path) -> None:
@@ -88,7 +90,7 @@ def _sshd() -> str:
 def _wait_until_it_answers(device: SshDevice) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if device.process.poll() is not None:
+        if device.process and device.process.poll() is not None:
             break
         try:
             with socket.create_connection(("127.0.0.1", device.device.port), timeout=1) as sock:
@@ -122,14 +124,17 @@ def make_device(folder: Path, client_key: Path, name: str) -> SshDevice:
     return SshDevice(device, folder)
 
 
+StartDevices = Callable[[int], list[SshDevice]]
+
+
 @pytest.fixture
-def client_key(tmp_path) -> Path:
+def client_key(tmp_path: Path) -> Path:
     new_key(tmp_path / "client_key")
     return tmp_path / "client_key"
 
 
 @pytest.fixture
-def ssh_devices(tmp_path, client_key):
+def ssh_devices(tmp_path: Path, client_key: Path) -> Iterator[StartDevices]:
     """Call with a number: that many running devices, ended after the test."""
     _sshd()
     started: list[SshDevice] = []
@@ -147,7 +152,7 @@ def ssh_devices(tmp_path, client_key):
 
 
 @pytest.fixture
-def ssh_device(ssh_devices) -> SshDevice:
+def ssh_device(ssh_devices: StartDevices) -> SshDevice:
     return ssh_devices(1)[0]
 
 

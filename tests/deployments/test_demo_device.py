@@ -1,5 +1,7 @@
 """The demo's device: the same road as to a real one, on any machine."""
 
+from pathlib import Path
+
 import pytest
 
 from deployments.demo_device import demo_device
@@ -11,15 +13,15 @@ from tasks.rollout import RolloutConfig, roll_out
 from tests.ssh_devices import new_key
 
 
-def test_a_release_reaches_the_demo_device_over_ssh(tmp_path, tiny_releases):
+def test_a_release_reaches_the_demo_device_over_ssh(tmp_path: Path, tiny_releases: tuple[Path, Path]) -> None:
     config = RolloutConfig(benchmark=BenchmarkConfig(runs=10, min_cpu_share=0))
     with demo_device(tmp_path / "a folder") as inventory:
         (outcome,) = roll_out(tiny_releases[0], load_fleet(inventory), config).devices
-    assert outcome.outcome == "updated" and outcome.benchmark.runs == 10
+    assert outcome.outcome == "updated" and outcome.benchmark and outcome.benchmark.runs == 10
     assert (tmp_path / "a folder/root/current/model_int8.tflite").is_file()
 
 
-def test_the_demo_device_opens_for_its_own_key_only(tmp_path):
+def test_the_demo_device_opens_for_its_own_key_only(tmp_path: Path) -> None:
     new_key(tmp_path / "stranger")
     with demo_device(tmp_path / "device") as inventory:
         (device,) = load_fleet(inventory).devices
@@ -31,7 +33,7 @@ def test_the_demo_device_opens_for_its_own_key_only(tmp_path):
     assert (tmp_path / "device/client_key").stat().st_mode & 0o077 == 0
 
 
-def test_the_demo_device_is_gone_with_its_block(tmp_path):
+def test_the_demo_device_is_gone_with_its_block(tmp_path: Path) -> None:
     with demo_device(tmp_path) as inventory:
         (device,) = load_fleet(inventory).devices
     with pytest.raises(DeviceError, match="can't be reached"), connect(device):

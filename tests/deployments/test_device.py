@@ -50,7 +50,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def test_an_unconfirmed_switch_goes_back_by_itself(root):
+def test_an_unconfirmed_switch_goes_back_by_itself(root: Path) -> None:
     """Nobody speaks to the device meanwhile, and its watchdog outlives who asked for the switch."""
     old = run_release(root, OLD)
     new = stage(root, NEW)
@@ -77,10 +77,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_killed_at_any_step_of_a_switch_current_is_a_whole_release_and_ends_as_the_proven_one(root):
+def test_killed_at_any_step_of_a_switch_current_is_a_whole_release_and_ends_as_the_proven_one(
+    root: Path,
+) -> None:
     old = run_release(root, OLD)
     new = stage(root, NEW)
-    reached = []
+    reached: list[str | None] = []
+    answer: Answer = {}
     for step in range(1, 40):
         answer = ask(root, "switch", "--version", new, program=("-c", _KILL_AT_STEP, str(step), str(PROGRAM)))
         reached.append(current(root))
@@ -102,7 +105,7 @@ def let_the_deadline_pass(root: Path) -> None:
         (root / "state.json").write_text(json.dumps({**state(root), "pending": {**pending, "deadline": 0}}))
 
 
-def test_the_program_needs_nothing_of_ours_and_no_runtime_to_switch(root):
+def test_the_program_needs_nothing_of_ours_and_no_runtime_to_switch(root: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     line = [sys.executable, "-I", "-S", str(PROGRAM), "--root", str(root), "inspect"]
     done = subprocess.run(

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from deployments.pi import device
 from tests.deployments.device_program import NEW, OLD, ask, refusal, stage
@@ -27,7 +28,7 @@ def running(root: Path, tiny_releases: tuple[Path, Path]) -> str:
     return tiny_releases[0].name
 
 
-def test_a_release_gives_its_golden_outputs_and_its_latency(root, running):
+def test_a_release_gives_its_golden_outputs_and_its_latency(root: Path, running: str) -> None:
     checked = ask(root, "check", "--version", running)
     assert checked["worst_lsb"] == checked["allowed_lsb"] == 0 and checked["images"] == 16
     measured = ask(root, "benchmark", "--version", running, "--current", "--runs", 12, "--warmup", 1)
@@ -37,7 +38,9 @@ def test_a_release_gives_its_golden_outputs_and_its_latency(root, running):
     assert 0 < measured["cpu_share"] <= 1 and measured["machine"]["model"]
 
 
-def test_another_model_than_the_golden_set_was_made_with_is_refused(root, running, tiny_releases):
+def test_another_model_than_the_golden_set_was_made_with_is_refused(
+    root: Path, running: str, tiny_releases: tuple[Path, Path]
+) -> None:
     other = root / "releases" / tiny_releases[1].name
     shutil.copytree(tiny_releases[1], other)
     manifest = json.loads((other / "manifest.json").read_text())
@@ -49,14 +52,14 @@ def test_another_model_than_the_golden_set_was_made_with_is_refused(root, runnin
     assert said.startswith(f"golden set of {other.name}: outputs differ by up to ") and "0 allowed" in said
 
 
-def test_a_rotted_release_is_named_before_it_is_opened(root, running):
+def test_a_rotted_release_is_named_before_it_is_opened(root: Path, running: str) -> None:
     (root / "current" / "golden.npz").write_bytes(b"rot")
     said = refusal(root, "check", "--version", running, "--current")
     assert said == f"files of {running} differ from its manifest: golden.npz"
 
 
 @pytest.mark.parametrize("command", ["check", "benchmark"])
-def test_only_what_is_there_is_run(root, command):
+def test_only_what_is_there_is_run(root: Path, command: str) -> None:
     stage(root, OLD)
     assert refusal(root, command, "--version", NEW) == f"there is no release {NEW} on this device"
     assert refusal(root, command, "--version", OLD, "--current").startswith("there is no release current")
@@ -71,23 +74,24 @@ def test_only_what_is_there_is_run(root, command):
 class Network:
     """Answers with the number in the frame's corner, off by `off`, and counts."""
 
-    def __init__(self, off: int = 0):
-        self.off, self.seen, self.frame = off, [], None
+    def __init__(self) -> None:
+        self.off, self.frame = 0, -1
+        self.seen: list[int] = []
 
-    def get_input_details(self):
+    def get_input_details(self) -> list[dict[str, int]]:
         return [{"index": 3}]
 
-    def get_output_details(self):
+    def get_output_details(self) -> list[dict[str, int]]:
         return [{"index": 4}]
 
-    def set_tensor(self, index, frame):
+    def set_tensor(self, index: int, frame: NDArray[np.uint8]) -> None:
         assert index == 3 and frame.shape == (1, 2, 2, 1)
         self.frame = int(frame[0, 0, 0, 0])
 
-    def invoke(self):
+    def invoke(self) -> None:
         self.seen.append(self.frame)
 
-    def get_tensor(self, index):
+    def get_tensor(self, index: int) -> NDArray[np.uint8]:
         assert index == 4
         return np.array([[100, 100 + self.seen[-1] + (self.off if self.seen[-1] == 1 else 0)]], np.uint8)
 
@@ -106,14 +110,16 @@ def network(root: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
     return network
 
 
-def test_every_golden_image_is_run_once_in_order(root, network):
+def test_every_golden_image_is_run_once_in_order(root: Path, network: Network) -> None:
     answer = ask(root, "check", "--version", NEW)
     assert answer == {"ok": True, "images": 3, "worst_lsb": 0, "allowed_lsb": 0, "runtime": "made 1.0"}
     assert network.seen == [0, 1, 2]
 
 
 @pytest.mark.parametrize("off", [1, -1])
-def test_on_the_runtime_that_made_the_golden_set_no_step_is_allowed(root, network, off):
+def test_on_the_runtime_that_made_the_golden_set_no_step_is_allowed(
+    root: Path, network: Network, off: int
+) -> None:
     network.off = off
     assert refusal(root, "check", "--version", NEW) == (
         f"golden set of {NEW}: outputs differ by up to 1 steps of 1/256 under made 1.0, 0 allowed "
@@ -122,7 +128,9 @@ def test_on_the_runtime_that_made_the_golden_set_no_step_is_allowed(root, networ
 
 
 @pytest.mark.parametrize(("off", "passes"), [(2, True), (-2, True), (3, False), (-3, False)])
-def test_on_another_runtime_the_stated_steps_are_allowed(root, network, monkeypatch, off, passes):
+def test_on_another_runtime_the_stated_steps_are_allowed(
+    root: Path, network: Network, monkeypatch: pytest.MonkeyPatch, off: int, passes: bool
+) -> None:
     network.off = off
     monkeypatch.setattr(device, "load_model", lambda directory, manifest, threads: (network, "other 2.0"))
     answer = ask(root, "check", "--version", NEW)
@@ -131,7 +139,9 @@ def test_on_another_runtime_the_stated_steps_are_allowed(root, network, monkeypa
         assert (answer["worst_lsb"], answer["allowed_lsb"]) == (2, 2)
 
 
-def test_warm_up_is_not_measured_and_frames_take_turns(root, network, monkeypatch):
+def test_warm_up_is_not_measured_and_frames_take_turns(
+    root: Path, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = iter(range(0, 10**9, 2_000_000))  # 2 ms between two looks at it
     cpu, wall = iter([1.0, 1.006]), iter([5.0, 5.01])
     fake = SimpleNamespace(perf_counter_ns=lambda: next(clock), process_time=lambda: next(cpu),
@@ -144,12 +154,14 @@ def test_warm_up_is_not_measured_and_frames_take_turns(root, network, monkeypatc
     assert answer["cpu_share"] == 0.6 and answer["delegate"] is None
 
 
-def test_by_default_a_hundred_frames_are_measured_after_ten_on_one_thread(root, network):
+def test_by_default_a_hundred_frames_are_measured_after_ten_on_one_thread(
+    root: Path, network: Network
+) -> None:
     answer = ask(root, "benchmark", "--version", NEW)
     assert (answer["runs"], answer["warmup"], answer["threads"], len(network.seen)) == (100, 10, 1, 110)
 
 
-def test_percentiles_are_of_the_measured_times():
+def test_percentiles_are_of_the_measured_times() -> None:
     figures = device.summary([float(number) for number in range(1, 102)])
     assert (figures["p50_ms"], figures["p95_ms"], figures["p99_ms"]) == (51, 96, 100)
     assert figures["mean_ms"] == 51 and figures["fps"] == pytest.approx(1000 / 51)
@@ -157,7 +169,7 @@ def test_percentiles_are_of_the_measured_times():
     assert device.summary([3.0])["std_ms"] == 0
 
 
-def test_the_delegate_is_what_the_graph_shows():
+def test_the_delegate_is_what_the_graph_shows() -> None:
     def graph(*names: str) -> SimpleNamespace:
         return SimpleNamespace(_get_ops_details=lambda: [{"op_name": name} for name in names])
 
@@ -169,14 +181,18 @@ def test_the_delegate_is_what_the_graph_shows():
 # ---------------------------------------------------------------- the runtime
 
 
-def test_a_device_without_a_runtime_says_how_to_get_one(root, running, monkeypatch):
+def test_a_device_without_a_runtime_says_how_to_get_one(
+    root: Path, running: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(device, "RUNTIMES", (("nowhere_to_be_found", "nowhere"),))
     assert "has no runtime: pip install ai-edge-litert" in refusal(root, "check", "--version", running)
     machine = ask(root, "inspect")["machine"]
     assert (machine["runtime"], machine["runtime_version"]) == (None, None)
 
 
-def test_the_first_runtime_that_is_there_is_used_and_told(root, running, monkeypatch):
+def test_the_first_runtime_that_is_there_is_used_and_told(
+    root: Path, running: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(device, "RUNTIMES", (("nowhere_to_be_found", "nowhere"), *device.RUNTIMES))
     assert ask(root, "check", "--version", running)["runtime"].startswith("ai-edge-litert ")
     machine = ask(root, "inspect")["machine"]
@@ -197,7 +213,9 @@ def test_the_first_runtime_that_is_there_is_used_and_told(root, running, monkeyp
         ("ai-edge-litert", "1.0.0", "2.14.0", False),
     ],
 )
-def test_the_models_minimum_holds_for_the_runtime_that_counts_like_it(package, version, minimum, refused):
+def test_the_models_minimum_holds_for_the_runtime_that_counts_like_it(
+    package: str, version: str, minimum: str | None, refused: bool
+) -> None:
     said = f"needs TensorFlow Lite {minimum} or newer, this device has {package} {version}"
     with pytest.raises(device.Refused, match=said) if refused else contextlib.nullcontext():
         device.refuse_if_too_old(package, version, {"min_runtime_version": minimum})
@@ -209,7 +227,9 @@ def test_the_models_minimum_holds_for_the_runtime_that_counts_like_it(package, v
 @pytest.mark.parametrize(
     ("said", "celsius"), [("48312", 48.312), ("-5000", -5.0), ("n/a", None), ("", None), (None, None)]
 )
-def test_the_kernel_counts_thousandths_of_a_degree(monkeypatch, said, celsius):
+def test_the_kernel_counts_thousandths_of_a_degree(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, celsius: float | None
+) -> None:
     monkeypatch.setattr(device, "first_line", lambda path: said)
     assert device.temperature_c() == celsius
 
@@ -217,7 +237,9 @@ def test_the_kernel_counts_thousandths_of_a_degree(monkeypatch, said, celsius):
 @pytest.mark.parametrize(
     ("said", "flags"), [("throttled=0x50005", 5), ("throttled=0x70000", 0), ("VCHI failed", None)]
 )
-def test_only_what_holds_now_counts_as_throttled(tmp_path, monkeypatch, said, flags):
+def test_only_what_holds_now_counts_as_throttled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, flags: int | None
+) -> None:
     program = tmp_path / "vcgencmd"
     program.write_text(f'#!/bin/sh\n[ "$1" = get_throttled ] && echo {said}\n')
     program.chmod(0o755)
@@ -225,12 +247,14 @@ def test_only_what_holds_now_counts_as_throttled(tmp_path, monkeypatch, said, fl
     assert device.throttled() == flags
 
 
-def test_without_its_firmwares_program_nobody_knows_whether_a_device_is_throttled(monkeypatch):
+def test_without_its_firmwares_program_nobody_knows_whether_a_device_is_throttled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, path: None)
     assert device.throttled() is None
 
 
-def test_load_is_that_of_the_last_minute_for_each_core(monkeypatch):
+def test_load_is_that_of_the_last_minute_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (6.0, 1.0, 1.0))
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     assert device.health()["load_per_core"] == 1.5
@@ -238,7 +262,9 @@ def test_load_is_that_of_the_last_minute_for_each_core(monkeypatch):
     assert device.health()["load_per_core"] == 6.0
 
 
-def test_the_machine_is_told_by_its_own_name_else_by_its_processors(monkeypatch, tmp_path):
+def test_the_machine_is_told_by_its_own_name_else_by_its_processors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     names = {"/proc/device-tree/model": "Raspberry Pi 5", "/sys/firmware/devicetree/base/model": "Pi, too"}
     monkeypatch.setattr(device, "first_line", names.get)
     assert device.machine_model() == "Raspberry Pi 5"
@@ -255,12 +281,12 @@ def test_the_machine_is_told_by_its_own_name_else_by_its_processors(monkeypatch,
     assert device.machine_model()
 
 
-def test_memory_is_counted_in_bytes():
+def test_memory_is_counted_in_bytes() -> None:
     total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
     assert device.machine()["memory_bytes"] == pytest.approx(int(total.split()[1]) * 1024, rel=0.01)
 
 
-def test_a_first_line_comes_without_what_the_kernel_ends_it_with(tmp_path):
+def test_a_first_line_comes_without_what_the_kernel_ends_it_with(tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(b"Raspberry Pi 5\0\nmore")
     assert device.first_line(str(tmp_path / "model")) == "Raspberry Pi 5"
     assert device.first_line(str(tmp_path / "none")) is None

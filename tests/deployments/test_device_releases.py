@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,14 +56,14 @@ def watchdogs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, bool]]:
 # ---------------------------------------------------------------- uploads
 
 
-def test_a_new_device_runs_nothing_and_says_so(root):
+def test_a_new_device_runs_nothing_and_says_so(root: Path) -> None:
     seen = ask(root, "inspect")
     assert [seen[name] for name in ("current", "previous", "pending", "last_return")] == [None] * 4
     assert seen["signed_only"] is False and seen["disk_free_bytes"] > 0
     assert seen["machine"]["cpus"] and "load_per_core" in seen["health"]
 
 
-def test_a_device_names_the_files_that_it_lacks(root):
+def test_a_device_names_the_files_that_it_lacks(root: Path) -> None:
     incoming = upload(root, NEW)
     assert ask(root, "need", "--version", NEW)["missing"] == []
     (incoming / "golden.npz").unlink()
@@ -71,7 +71,7 @@ def test_a_device_names_the_files_that_it_lacks(root):
     assert ask(root, "need", "--version", NEW)["missing"] == ["model_int8.tflite", "golden.npz"]
 
 
-def test_files_of_a_release_that_is_there_are_not_sent_again(root):
+def test_files_of_a_release_that_is_there_are_not_sent_again(root: Path) -> None:
     incoming, release = upload(root, NEW), root / "releases" / NEW
     shutil.copytree(incoming, release)
     for name in ("model_int8.tflite", "golden.npz"):
@@ -80,7 +80,9 @@ def test_files_of_a_release_that_is_there_are_not_sent_again(root):
     assert ask(root, "need", "--version", NEW)["missing"] == ["golden.npz"]
 
 
-def test_a_file_of_another_length_is_missing_before_it_is_hashed(root, monkeypatch):
+def test_a_file_of_another_length_is_missing_before_it_is_hashed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     incoming = upload(root, NEW)
     (incoming / "golden.npz").write_bytes(b"golden and more")
     monkeypatch.setattr(device, "sha256", lambda path: json.loads((incoming / "manifest.json").read_text())
@@ -89,7 +91,9 @@ def test_a_file_of_another_length_is_missing_before_it_is_hashed(root, monkeypat
 
 
 @pytest.mark.parametrize(("short_of", "refused"), [(1, True), (0, False)])
-def test_an_upload_needs_its_bytes_and_the_reserve_on_disk(root, monkeypatch, short_of, refused):
+def test_an_upload_needs_its_bytes_and_the_reserve_on_disk(
+    root: Path, monkeypatch: pytest.MonkeyPatch, short_of: int, refused: bool
+) -> None:
     incoming = upload(root, NEW)
     (incoming / "model_int8.tflite").unlink()
     free = len(b"model") + device.DISK_RESERVE_BYTES - short_of
@@ -100,27 +104,29 @@ def test_an_upload_needs_its_bytes_and_the_reserve_on_disk(root, monkeypatch, sh
         assert f"no room for {NEW}: 17 MB free under {root}, 17 MB needed" in answer["error"]
 
 
-def test_a_full_disk_is_no_obstacle_where_nothing_is_missing(root, monkeypatch):
+def test_a_full_disk_is_no_obstacle_where_nothing_is_missing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     upload(root, NEW)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     assert ask(root, "need", "--version", NEW)["missing"] == []
 
 
-def test_a_whole_upload_becomes_a_release_in_one_rename(root):
+def test_a_whole_upload_becomes_a_release_in_one_rename(root: Path) -> None:
     upload(root, NEW)
     assert ask(root, "stage", "--version", NEW)["mended"] == []
     assert (root / "releases" / NEW / "manifest.json").is_file()
     assert list((root / "incoming").iterdir()) == []
 
 
-def test_an_upload_that_is_not_what_its_manifest_says_stays_an_upload(root):
+def test_an_upload_that_is_not_what_its_manifest_says_stays_an_upload(root: Path) -> None:
     (upload(root, NEW) / "golden.npz").write_bytes(b"?")
     said = refusal(root, "stage", "--version", NEW)
     assert said == f"upload of {NEW} is not what its manifest says: golden.npz"
     assert not (root / "releases").exists()
 
 
-def test_a_rotted_release_is_mended_by_what_it_lacks(root):
+def test_a_rotted_release_is_mended_by_what_it_lacks(root: Path) -> None:
     release = stage(root, NEW)
     (release / "golden.npz").write_bytes(b"rot")
     (upload(root, NEW) / "model_int8.tflite").unlink()
@@ -129,7 +135,7 @@ def test_a_rotted_release_is_mended_by_what_it_lacks(root):
     assert not (root / "incoming" / NEW).exists()
 
 
-def test_nothing_is_uploaded_while_a_switch_waits_for_its_confirmation(root):
+def test_nothing_is_uploaded_while_a_switch_waits_for_its_confirmation(root: Path) -> None:
     switch(root, NEW)
     upload(root, NEWER)
     for command in ("need", "stage"):
@@ -148,7 +154,7 @@ def test_nothing_is_uploaded_while_a_switch_waits_for_its_confirmation(root):
         ({"golden": {"file": ".hidden"}}, r"'\.hidden' is not one of its files"),
     ],
 )
-def test_a_manifest_that_leads_elsewhere_is_refused(root, change, said):
+def test_a_manifest_that_leads_elsewhere_is_refused(root: Path, change: Answer, said: str) -> None:
     folder = upload(root, NEW)
     manifest = json.loads((folder / "manifest.json").read_text()) | change
     for name in (manifest["model"], manifest["golden"]["file"]):
@@ -159,12 +165,12 @@ def test_a_manifest_that_leads_elsewhere_is_refused(root, change, said):
         device.read_manifest(folder)
 
 
-def test_a_folder_without_a_manifest_is_refused_with_the_remedy(root):
+def test_a_folder_without_a_manifest_is_refused_with_the_remedy(root: Path) -> None:
     assert "send it first" in refusal(root, "need", "--version", NEW)
 
 
 @pytest.mark.parametrize("command", ["need", "stage", "check", "benchmark", "switch", "revert"])
-def test_a_version_that_is_none_is_refused_before_anything_is_touched(root, command):
+def test_a_version_that_is_none_is_refused_before_anything_is_touched(root: Path, command: str) -> None:
     assert refusal(root, command, "--version", "../../etc") == "'../../etc' is not a release's version"
     assert not root.exists()
 
@@ -185,13 +191,13 @@ def signed(root: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_device_with_signers_takes_what_they_signed(root, signed):
+def test_a_device_with_signers_takes_what_they_signed(root: Path, signed: Path) -> None:
     assert ask(root, "inspect")["signed_only"] is True
     assert ask(root, "need", "--version", NEW)["ok"] and ask(root, "stage", "--version", NEW)["ok"]
 
 
 @pytest.mark.parametrize("command", ["need", "stage"])
-def test_a_device_with_signers_refuses_what_they_did_not_sign(root, signed, command):
+def test_a_device_with_signers_refuses_what_they_did_not_sign(root: Path, signed: Path, command: str) -> None:
     (signed / "manifest.json").write_text((signed / "manifest.json").read_text() + " ")
     said = refusal(root, command, "--version", NEW)
     assert said.startswith(f"the signature of {NEW} doesn't hold: ") and "verif" in said
@@ -204,7 +210,9 @@ def test_a_device_with_signers_refuses_what_they_did_not_sign(root, signed, comm
 # ---------------------------------------------------------------- switch, confirm, go back
 
 
-def test_a_switch_leaves_its_note_and_its_watchdog_before_the_link_moves(root, watchdogs):
+def test_a_switch_leaves_its_note_and_its_watchdog_before_the_link_moves(
+    root: Path, watchdogs: list[tuple[str | None, bool]]
+) -> None:
     run_release(root, OLD)
     answer = switch(root, NEW, "--confirm-within-s", 7)
     assert (answer["version"], answer["previous"], current(root)) == (NEW, OLD, NEW)
@@ -220,28 +228,28 @@ def test_a_switch_leaves_its_note_and_its_watchdog_before_the_link_moves(root, w
     assert (root / "device.py").resolve() == Path(device.__file__).resolve()
 
 
-def test_tokens_can_not_be_guessed(root):
+def test_tokens_can_not_be_guessed(root: Path) -> None:
     first = switch(root, NEW)["token"]
     ask(root, "revert", "--version", NEW)
     second = switch(root, NEW)["token"]
     assert len(first) == 32 and first != second
 
 
-def test_only_a_whole_release_is_switched_to(root):
+def test_only_a_whole_release_is_switched_to(root: Path) -> None:
     assert "has not been staged" in refusal(root, "switch", "--version", NEW)
     (stage(root, NEW) / "golden.npz").write_bytes(b"rot")
     assert "has rotted on this device: stage it again" in refusal(root, "switch", "--version", NEW)
     assert current(root) is None
 
 
-def test_a_second_switch_waits_for_the_first(root, clock):
+def test_a_second_switch_waits_for_the_first(root: Path, clock: Clock) -> None:
     switch(root, NEW, "--confirm-within-s", 9)
     clock.now += 4
     answer = ask(root, "switch", "--version", NEW)
     assert answer["kind"] == "busy" and answer["error"].endswith("for another 5 s")
 
 
-def test_a_confirmed_release_stays_and_the_one_before_is_kept(root):
+def test_a_confirmed_release_stays_and_the_one_before_is_kept(root: Path) -> None:
     for version in (OLD, NEW, NEWER):
         run_release(root, version)
     assert current(root) == NEWER
@@ -249,7 +257,9 @@ def test_a_confirmed_release_stays_and_the_one_before_is_kept(root):
     assert sorted(path.name for path in (root / "releases").iterdir()) == [NEW, NEWER]
 
 
-def test_a_confirmation_clears_what_was_left_behind_and_nothing_else(root, monkeypatch, tmp_path):
+def test_a_confirmation_clears_what_was_left_behind_and_nothing_else(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     programs = tmp_path / "program"
     programs.mkdir()
     mine, older, other = (programs / name for name in ("device-b.py", "device-a.py", "notes.py"))
@@ -265,7 +275,7 @@ def test_a_confirmation_clears_what_was_left_behind_and_nothing_else(root, monke
     assert (root / "state.json").exists()
 
 
-def test_a_foreign_token_confirms_nothing(root):
+def test_a_foreign_token_confirms_nothing(root: Path) -> None:
     switch(root, NEW)
     assert (
         refusal(root, "confirm", "--token", "x") == f"nothing to confirm: current is {NEW} (never switched)"
@@ -273,21 +283,23 @@ def test_a_foreign_token_confirms_nothing(root):
     assert state(root)["pending"]
 
 
-def test_a_switch_whose_link_was_moved_meanwhile_is_not_confirmed(root):
+def test_a_switch_whose_link_was_moved_meanwhile_is_not_confirmed(root: Path) -> None:
     stage(root, OLD)
     token = switch(root, NEW)["token"]
     device.point_current(root, OLD)
     assert f"current is {OLD}" in refusal(root, "confirm", "--token", token)
 
 
-def test_nothing_is_confirmed_twice(root):
+def test_nothing_is_confirmed_twice(root: Path) -> None:
     token = switch(root, NEW)["token"]
     assert ask(root, "confirm", "--token", token)["ok"]
     assert "nothing to confirm" in refusal(root, "confirm", "--token", token)
 
 
 @pytest.mark.parametrize(("after_s", "left"), [(6.9, NEW), (7, OLD)])
-def test_any_command_after_the_deadline_goes_back_first(root, clock, after_s, left):
+def test_any_command_after_the_deadline_goes_back_first(
+    root: Path, clock: Clock, after_s: float, left: str
+) -> None:
     run_release(root, OLD)
     switch(root, NEW, "--confirm-within-s", 7)
     clock.now += after_s
@@ -297,7 +309,7 @@ def test_any_command_after_the_deadline_goes_back_first(root, clock, after_s, le
         assert state(root) == {"previous": None, "pending": None, "last_return": returned}
 
 
-def test_a_late_confirmation_says_why_it_is_late(root, clock):
+def test_a_late_confirmation_says_why_it_is_late(root: Path, clock: Clock) -> None:
     token = switch(root, NEW, "--confirm-within-s", 7)["token"]
     clock.now += 8
     said = refusal(root, "confirm", "--token", token)
@@ -305,7 +317,7 @@ def test_a_late_confirmation_says_why_it_is_late(root, clock):
     assert not (root / "current").is_symlink()
 
 
-def test_another_boot_counts_as_not_confirmed(root, monkeypatch):
+def test_another_boot_counts_as_not_confirmed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_release(root, OLD)
     switch(root, NEW)
     monkeypatch.setattr(device, "boot_id", lambda: "the next boot")
@@ -313,13 +325,13 @@ def test_another_boot_counts_as_not_confirmed(root, monkeypatch):
     assert (seen["current"], seen["last_return"]["why"]) == (OLD, "rebooted before it was confirmed")
 
 
-def test_boots_differ_by_what_the_kernel_says(monkeypatch, tmp_path):
+def test_boots_differ_by_what_the_kernel_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert device.boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     monkeypatch.setattr(device, "Path", lambda name: tmp_path / "none")
     assert device.boot_id() == ""
 
 
-def test_asked_to_a_device_leaves_a_pending_or_a_confirmed_release_for_the_one_before(root):
+def test_asked_to_a_device_leaves_a_pending_or_a_confirmed_release_for_the_one_before(root: Path) -> None:
     run_release(root, OLD)
     switch(root, NEW)
     assert ask(root, "revert", "--version", NEW, "--why", "too slow")["current"] == OLD
@@ -329,7 +341,7 @@ def test_asked_to_a_device_leaves_a_pending_or_a_confirmed_release_for_the_one_b
     assert state(root)["last_return"]["why"] == "asked to"
 
 
-def test_a_device_that_runs_another_release_goes_nowhere(root):
+def test_a_device_that_runs_another_release_goes_nowhere(root: Path) -> None:
     run_release(root, OLD)
     run_release(root, NEW)
     assert ask(root, "revert", "--version", OLD)["current"] == NEW
@@ -338,7 +350,7 @@ def test_a_device_that_runs_another_release_goes_nowhere(root):
     assert state(root)["pending"]
 
 
-def test_without_a_release_before_there_is_no_way_back(root):
+def test_without_a_release_before_there_is_no_way_back(root: Path) -> None:
     run_release(root, NEW)
     assert refusal(root, "revert", "--version", NEW) == f"there is no release before {NEW} to return to"
     assert current(root) == NEW
@@ -347,20 +359,20 @@ def test_without_a_release_before_there_is_no_way_back(root):
 # ---------------------------------------------------------------- watchdog
 
 
-def test_a_watchdog_looks_each_second_and_at_the_deadline(root, clock):
+def test_a_watchdog_looks_each_second_and_at_the_deadline(root: Path, clock: Clock) -> None:
     run_release(root, OLD)
     switch(root, NEW, "--confirm-within-s", 2.5)
     assert device.watch(root, 0) == {}
     assert clock.slept == [1.0, 1.0, 0.5, 0.05] and current(root) == OLD
 
 
-def test_a_watchdog_ends_with_the_confirmation(root, clock):
+def test_a_watchdog_ends_with_the_confirmation(root: Path, clock: Clock) -> None:
     run_release(root, NEW)
     assert device.watch(root, 0) == {} and clock.slept == []
     assert current(root) == NEW
 
 
-def test_a_watchdog_waits_for_whoever_has_the_device(root, clock):
+def test_a_watchdog_waits_for_whoever_has_the_device(root: Path, clock: Clock) -> None:
     run_release(root, OLD)
     switch(root, NEW, "--confirm-within-s", 0)
     with (root / "lock").open("w") as other:
@@ -370,7 +382,7 @@ def test_a_watchdog_waits_for_whoever_has_the_device(root, clock):
     assert current(root) == OLD
 
 
-def test_the_lock_is_waited_for_as_long_as_asked(root, clock):
+def test_the_lock_is_waited_for_as_long_as_asked(root: Path, clock: Clock) -> None:
     root.mkdir()
     with (root / "lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -380,7 +392,7 @@ def test_the_lock_is_waited_for_as_long_as_asked(root, clock):
     assert clock.slept == pytest.approx([0.05] * len(clock.slept)) and 4 <= len(clock.slept) <= 5
 
 
-def test_the_lock_is_free_again_after_a_command(root):
+def test_the_lock_is_free_again_after_a_command(root: Path) -> None:
     assert ask(root, "inspect")["ok"]
     with (root / "lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -391,12 +403,12 @@ def test_the_lock_is_free_again_after_a_command(root):
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
+def disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What was renamed and what was synced, in order."""
     done: list[tuple[str, str]] = []
     replace, rename, fsync = Path.replace, Path.rename, os.fsync
 
-    def noted(move):
+    def noted(move: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
         def call(path: Path, target: Path) -> Path:
             done.append(("rename", str(target)))
             return move(path, target)
@@ -414,7 +426,9 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
 
 
 @pytest.mark.parametrize("command", ["stage", "switch", "revert", "confirm"])
-def test_every_rename_is_on_disk_before_the_next_step_and_so_is_what_was_renamed(root, disk, command):
+def test_every_rename_is_on_disk_before_the_next_step_and_so_is_what_was_renamed(
+    root: Path, disk: list[tuple[str, str]], command: str
+) -> None:
     run_release(root, OLD)
     words: tuple[object, ...] = ("--version", NEW)
     if command == "stage":
@@ -436,7 +450,9 @@ def test_every_rename_is_on_disk_before_the_next_step_and_so_is_what_was_renamed
             assert disk[number - 1][1].endswith(".part"), "its content is on disk before its name"
 
 
-def test_the_first_release_that_is_taken_back_is_gone_after_a_power_cut_too(root, disk):
+def test_the_first_release_that_is_taken_back_is_gone_after_a_power_cut_too(
+    root: Path, disk: list[tuple[str, str]]
+) -> None:
     switch(root, NEW)
     disk.clear()
     assert ask(root, "revert", "--version", NEW)["current"] is None
@@ -446,14 +462,14 @@ def test_the_first_release_that_is_taken_back_is_gone_after_a_power_cut_too(root
 # ---------------------------------------------------------------- what else may happen
 
 
-def test_what_nobody_thought_of_is_an_answer_too(root):
+def test_what_nobody_thought_of_is_an_answer_too(root: Path) -> None:
     root.mkdir()
     (root / "state.json").write_text("{")
     answer = ask(root, "inspect")
     assert answer["kind"] == "error" and answer["error"].startswith("inspect: JSONDecodeError: ")
 
 
-def test_files_appear_whole_and_leave_nothing_beside_them(tmp_path):
+def test_files_appear_whole_and_leave_nothing_beside_them(tmp_path: Path) -> None:
     path = tmp_path / "file"
     device.write_atomically(path, "one")
     device.write_atomically(path, "two")
@@ -464,7 +480,7 @@ def test_files_appear_whole_and_leave_nothing_beside_them(tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "link"]
 
 
-def test_hashes_are_of_the_whole_file(tmp_path):
+def test_hashes_are_of_the_whole_file(tmp_path: Path) -> None:
     import hashlib
 
     content = bytes(range(256)) * 5000  # more than a block

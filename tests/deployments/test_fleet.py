@@ -25,25 +25,25 @@ def device(name: str = "a", **fields: object) -> str:
     return "\n".join(["[[devices]]", *lines, ""])
 
 
-def test_defaults_hold_unless_a_device_says_otherwise(tmp_path):
+def test_defaults_hold_unless_a_device_says_otherwise(tmp_path: Path) -> None:
     first, second = load_fleet(inventory(tmp_path, device("a") + device("b", port=2222, user="edge"))).devices
     assert (first.user, first.port, first.root, first.python) == ("pi", 22, "/opt/stress-vision", "python3")
     assert (second.user, second.port) == ("edge", 2222)
     assert first.key_file == tmp_path / "key"
 
 
-def test_a_group_is_a_part_of_the_fleet(tmp_path):
+def test_a_group_is_a_part_of_the_fleet(tmp_path: Path) -> None:
     fleet = load_fleet(inventory(tmp_path, device("a", group="x") + device("b")))
     assert [one.name for one in fleet.group("x").devices] == ["a"]
 
 
-def test_an_unknown_group_is_an_error_that_names_the_groups_there_are(tmp_path):
+def test_an_unknown_group_is_an_error_that_names_the_groups_there_are(tmp_path: Path) -> None:
     fleet = load_fleet(inventory(tmp_path, device("a", group="press") + device("b", group="canteen")))
     with pytest.raises(FleetError, match=r"'pres'.*groups: canteen, press$"):
         fleet.group("pres")
 
 
-def test_the_shipped_example_is_a_valid_inventory(tmp_path):
+def test_the_shipped_example_is_a_valid_inventory(tmp_path: Path) -> None:
     example = (Path(deployments.__file__).parent / "fleet.example.toml").read_text()
     (tmp_path / "key").touch()
     (tmp_path / "fleet.toml").write_text(example.replace("~/.ssh/stress_vision_ed25519", "key"))
@@ -69,17 +69,19 @@ def test_the_shipped_example_is_a_valid_inventory(tmp_path):
         ("[[devices]\n", r"can't be read"),
     ],
 )
-def test_what_is_wrong_with_an_inventory_is_said_with_its_place(tmp_path, devices, said):
+def test_what_is_wrong_with_an_inventory_is_said_with_its_place(
+    tmp_path: Path, devices: str, said: str
+) -> None:
     with pytest.raises(InputError, match=said):
         load_fleet(inventory(tmp_path, devices))
 
 
-def test_a_missing_inventory_points_to_the_example(tmp_path):
+def test_a_missing_inventory_points_to_the_example(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"fleet\.example\.toml"):
         load_fleet(tmp_path / "none.toml")
 
 
-def test_fingerprints_are_those_of_openssh(tmp_path):
+def test_fingerprints_are_those_of_openssh(tmp_path: Path) -> None:
     import subprocess
 
     key = new_key(tmp_path / "key")

@@ -35,7 +35,7 @@ def program(wire: Wire) -> DeviceProgram:
     return DeviceProgram(cast(Connection, wire))
 
 
-def test_options_become_words_and_the_last_line_is_the_answer():
+def test_options_become_words_and_the_last_line_is_the_answer() -> None:
     wire = Wire(stdout='a warning of its Python\n{"ok": true, "current": null}\n')
     answer = program(wire).ask(
         "switch", timeout_s=3, version="v", confirm_within_s=5, current=True, other=False
@@ -49,7 +49,7 @@ def test_options_become_words_and_the_last_line_is_the_answer():
     assert words[1].startswith("/r/program/device-") and words[1].endswith(".py")
 
 
-def test_program_and_files_go_to_the_devices_own_folders(tmp_path):
+def test_program_and_files_go_to_the_devices_own_folders(tmp_path: Path) -> None:
     wire = Wire()
     assert program(wire).install(timeout_s=2) == {"ok": True}
     content, path, timeout_s = wire.given
@@ -70,13 +70,13 @@ def test_program_and_files_go_to_the_devices_own_folders(tmp_path):
         (Wire(1, "", "x" * 500 + "end"), "exit status 1: " + "x" * 397 + "end"),
     ],
 )
-def test_what_is_no_answer_is_told_with_its_status_and_its_last_words(wire, said):
+def test_what_is_no_answer_is_told_with_its_status_and_its_last_words(wire: Wire, said: str) -> None:
     answer = program(wire).ask("inspect")
     assert (answer["ok"], answer["kind"]) == (False, "error") and answer["error"].startswith(said)
 
 
 @pytest.mark.parametrize("call", ["install", "send"])
-def test_a_file_that_did_not_arrive_is_told(call, tmp_path):
+def test_a_file_that_did_not_arrive_is_told(call: str, tmp_path: Path) -> None:
     (tmp_path / "model").touch()
     asked = program(Wire(1, "", "Read-only file system"))
     answer = asked.install() if call == "install" else asked.send(tmp_path / "model", "v")

@@ -4,28 +4,28 @@ import pickle
 import shutil
 import socket
 import time
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from deployments.ssh import connect
 from storage.errors import DeviceError
-from tests.ssh_devices import free_port, new_key
+from tests.ssh_devices import SshDevice, free_port, new_key
 
 
-def test_a_command_ends_with_its_status_and_both_streams(ssh_device):
+def test_a_command_ends_with_its_status_and_both_streams(ssh_device: SshDevice) -> None:
     with connect(ssh_device.device) as connection:
         done = connection.run(["sh", "-c", "cat; echo 'a b' >&2; exit 7"], stdin=b"in")
     assert (done.exit_status, done.stdout, done.stderr) == (7, "in", "a b\n")
 
 
-def test_words_reach_the_device_as_they_are(ssh_device):
+def test_words_reach_the_device_as_they_are(ssh_device: SshDevice) -> None:
     words = ["two words", "$HOME", "quote'd", "; exit 1", "ñ"]
     with connect(ssh_device.device) as connection:
         assert connection.run(["printf", r"%s\n", *words]).stdout.splitlines() == words
 
 
-def test_a_command_without_end_is_ended_by_its_deadline(ssh_device):
+def test_a_command_without_end_is_ended_by_its_deadline(ssh_device: SshDevice) -> None:
     started = time.monotonic()
     with (
         connect(ssh_device.device) as connection,
@@ -35,13 +35,13 @@ def test_a_command_without_end_is_ended_by_its_deadline(ssh_device):
     assert time.monotonic() - started < 25
 
 
-def test_a_server_that_dies_under_a_command_is_an_error_not_a_result(ssh_device):
+def test_a_server_that_dies_under_a_command_is_an_error_not_a_result(ssh_device: SshDevice) -> None:
     with connect(ssh_device.device) as connection, pytest.raises(DeviceError, match=r"connection lost"):
         # the connection's own sshd is the parent of what it runs
         connection.run(["sh", "-c", "kill -9 $PPID; sleep 5"], timeout_s=20)
 
 
-def test_an_uploaded_file_is_whole_or_not_there(ssh_device, tmp_path):
+def test_an_uploaded_file_is_whole_or_not_there(ssh_device: SshDevice, tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     with connect(ssh_device.device) as connection:
         assert connection.upload(content, PurePosixPath(tmp_path / "new/folder/file")).exit_status == 0
@@ -52,7 +52,7 @@ def test_an_uploaded_file_is_whole_or_not_there(ssh_device, tmp_path):
     assert [path.name for path in (tmp_path / "new/folder").iterdir()] == ["file"]
 
 
-def test_a_file_that_the_system_will_not_take_is_reported_in_its_words(ssh_device):
+def test_a_file_that_the_system_will_not_take_is_reported_in_its_words(ssh_device: SshDevice) -> None:
     limited = ssh_device.device.model_copy(update={"python": str(_limited_python(ssh_device))})
     with connect(limited) as connection:
         failed = connection.upload(b"x" * 100_000, PurePosixPath(ssh_device.folder / "in" / "file"))
@@ -60,7 +60,7 @@ def test_a_file_that_the_system_will_not_take_is_reported_in_its_words(ssh_devic
     assert list((ssh_device.folder / "in").iterdir()) == []
 
 
-def _limited_python(device):
+def _limited_python(device: SshDevice) -> Path:
     """A Python whose files can't grow beyond 1 kB: the kernel refuses the write, as a full disk does."""
     wrapper = device.folder / "limited"
     wrapper.write_text(f'#!/bin/bash\nulimit -f 1\ntrap "" XFSZ\nexec {device.device.python} "$@"\n')
@@ -68,13 +68,13 @@ def _limited_python(device):
     return wrapper
 
 
-def test_a_device_that_is_off_is_named_within_the_deadline(ssh_device):
+def test_a_device_that_is_off_is_named_within_the_deadline(ssh_device: SshDevice) -> None:
     off = ssh_device.device.model_copy(update={"port": free_port()})
     with pytest.raises(DeviceError, match=r"pi-1 .* can't be reached: .*refused.*switched on"), connect(off):
         pass
 
 
-def test_a_server_that_never_greets_is_given_up(ssh_device):
+def test_a_server_that_never_greets_is_given_up(ssh_device: SshDevice) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mute = ssh_device.device.model_copy(update={"port": silent.getsockname()[1]})
         started = time.monotonic()
@@ -83,14 +83,14 @@ def test_a_server_that_never_greets_is_given_up(ssh_device):
     assert time.monotonic() - started < 25
 
 
-def test_a_refused_key_says_where_to_put_the_public_half(ssh_device, tmp_path):
+def test_a_refused_key_says_where_to_put_the_public_half(ssh_device: SshDevice, tmp_path: Path) -> None:
     new_key(tmp_path / "stranger")
     stranger = ssh_device.device.model_copy(update={"key_file": tmp_path / "stranger"})
     with pytest.raises(DeviceError, match=r"refuses the key .*authorized_keys"), connect(stranger):
         pass
 
 
-def test_a_key_file_that_is_none_is_named_without_its_content(ssh_device, tmp_path):
+def test_a_key_file_that_is_none_is_named_without_its_content(ssh_device: SshDevice, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("topsecret")
     other = ssh_device.device.model_copy(update={"key_file": tmp_path / "key"})
     with pytest.raises(DeviceError, match=r"key_file .*can't be used") as caught, connect(other):
@@ -98,7 +98,7 @@ def test_a_key_file_that_is_none_is_named_without_its_content(ssh_device, tmp_pa
     assert "topsecret" not in str(caught.value)
 
 
-def test_a_changed_host_key_is_refused_before_our_key_is_shown(ssh_device, tmp_path):
+def test_a_changed_host_key_is_refused_before_our_key_is_shown(ssh_device: SshDevice, tmp_path: Path) -> None:
     ssh_device.stop()
     (ssh_device.folder / "host_key").unlink()
     shutil.move(_fresh_key(tmp_path), ssh_device.folder / "host_key")
@@ -110,6 +110,6 @@ def test_a_changed_host_key_is_refused_before_our_key_is_shown(ssh_device, tmp_p
     assert "Accepted" not in (ssh_device.folder / "log").read_text()
 
 
-def _fresh_key(folder):
+def _fresh_key(folder: Path) -> Path:
     new_key(folder / "other_host_key")
     return folder / "other_host_key"

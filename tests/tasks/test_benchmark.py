@@ -7,7 +7,7 @@ from tasks.benchmark import BenchmarkConfig, Health, LatencyFigures, plain
 from tests.tasks.small_run import latency
 
 
-def test_a_hot_or_throttled_device_says_why_it_is_not_judged():
+def test_a_hot_or_throttled_device_says_why_it_is_not_judged() -> None:
     config = BenchmarkConfig()
     assert Health(throttled=0, temperature_c=80.0).unfit(config) is None
     assert Health().unfit(config) is None
@@ -15,14 +15,14 @@ def test_a_hot_or_throttled_device_says_why_it_is_not_judged():
     assert Health(throttled=0b101).unfit(config) == "throttled: under-voltage, throttled"
 
 
-def test_figures_are_unfit_if_the_device_was_before_or_after():
+def test_figures_are_unfit_if_the_device_was_before_or_after() -> None:
     hot = Health(temperature_c=99)
     for moment in ("health_before", "health_after"):
         assert latency(1).model_copy(update={moment: hot}).unfit(BenchmarkConfig())
     assert latency(1).unfit(BenchmarkConfig()) is None
 
 
-def test_a_latency_is_another_processes_below_the_share_of_a_core():
+def test_a_latency_is_another_processes_below_the_share_of_a_core() -> None:
     config = BenchmarkConfig(min_cpu_share=0.8)
     shares = {
         share: latency(1).model_copy(update={"cpu_share": share}).too_busy(config) for share in (0.79, 0.8)
@@ -31,7 +31,7 @@ def test_a_latency_is_another_processes_below_the_share_of_a_core():
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_figures_that_are_no_numbers_are_none(number):
+def test_figures_that_are_no_numbers_are_none(number: float) -> None:
     with pytest.raises(ValidationError, match="p95_ms"):
         LatencyFigures.model_validate({**latency(1).model_dump(), "p95_ms": number})
 
@@ -46,5 +46,5 @@ def test_figures_that_are_no_numbers_are_none(number):
         ("84 °C, ñ, 顔", "84 °C, ñ, 顔"),
     ],
 )
-def test_what_a_device_says_is_one_line_of_printable_characters(said, shown):
+def test_what_a_device_says_is_one_line_of_printable_characters(said: str, shown: str) -> None:
     assert plain(said) == shown

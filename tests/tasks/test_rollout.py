@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +11,9 @@ from deployments.ssh import connect
 from storage.errors import InputError
 from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig
-from tasks.rollout import RolloutConfig, record, roll_out
+from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, record, roll_out
 from tests.releases import new_store
-from tests.ssh_devices import SshDevice, fleet_of, new_key
+from tests.ssh_devices import SshDevice, StartDevices, fleet_of, new_key
 
 QUICK = RolloutConfig(
     connect_timeout_s=60,  # generous: a busy machine must not look like a dead device
@@ -23,23 +24,25 @@ QUICK = RolloutConfig(
 TOO_STRICT = QUICK.model_copy(update={"max_latency_ms": 1e-6})
 
 
-def outcomes(result) -> dict[str, str]:
+def outcomes(result: FleetOutcome) -> dict[str, str]:
     return {device.device: device.outcome for device in result.devices}
 
 
 @pytest.fixture
-def three(ssh_devices) -> list[SshDevice]:
+def three(ssh_devices: StartDevices) -> list[SshDevice]:
     return ssh_devices(3)
 
 
-def test_every_device_runs_the_release_and_reports_its_latency(three, tiny_releases, tmp_path):
-    heard = []
+def test_every_device_runs_the_release_and_reports_its_latency(
+    three: list[SshDevice], tiny_releases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    heard: list[DeviceOutcome] = []
     result = roll_out(tiny_releases[0], fleet_of(three), QUICK, on_outcome=heard.append)
     assert result.counts == {"updated": 3, "failed": 0, "unreachable": 0, "inconclusive": 0}
     assert {device.current for device in three} == {tiny_releases[0].name} == {result.release}
     for device in result.devices:
         figures = device.benchmark
-        assert 0 < figures.p50_ms <= figures.p95_ms <= figures.p99_ms
+        assert figures and 0 < figures.p50_ms <= figures.p95_ms <= figures.p99_ms
         assert figures.runs == 20 and figures.fps == pytest.approx(1000 / figures.mean_ms)
         assert figures.machine.cpus and figures.runtime.startswith("ai-edge-litert ")
     assert {outcome.device for outcome in heard} == set(outcomes(result))
@@ -51,10 +54,13 @@ def test_every_device_runs_the_release_and_reports_its_latency(three, tiny_relea
     ledger = Registry(store).devices()
     assert {facts["running_release"] for facts in ledger.values()} == {result.release}
     figures = json.loads(store.read(f"fleet/benchmarks/{result.release}/pi-2.json"))
-    assert figures["p95_ms"] == result.devices[1].benchmark.p95_ms and figures["machine"]["model"]
+    second = result.devices[1].benchmark
+    assert second and figures["p95_ms"] == second.p95_ms and figures["machine"]["model"]
 
 
-def test_the_next_release_replaces_it_and_a_repeat_changes_nothing(ssh_device, tiny_releases):
+def test_the_next_release_replaces_it_and_a_repeat_changes_nothing(
+    ssh_device: SshDevice, tiny_releases: tuple[Path, Path]
+) -> None:
     old, new = tiny_releases
     fleet = fleet_of([ssh_device])
     ssh_device.runs(old)
@@ -66,11 +72,18 @@ def test_the_next_release_replaces_it_and_a_repeat_changes_nothing(ssh_device, t
     )
     before = (ssh_device.root / "current").lstat().st_mtime_ns
     (again,) = roll_out(new, fleet, QUICK).devices
-    assert again.outcome == "updated" and again.benchmark.runs == 20 and "already" in again.reason
+    assert (
+        again.outcome == "updated"
+        and again.benchmark
+        and again.benchmark.runs == 20
+        and "already" in again.reason
+    )
     assert (ssh_device.root / "current").lstat().st_mtime_ns == before
 
 
-def test_a_device_that_is_off_is_unreachable_and_the_others_are_updated(ssh_devices, tiny_releases):
+def test_a_device_that_is_off_is_unreachable_and_the_others_are_updated(
+    ssh_devices: StartDevices, tiny_releases: tuple[Path, Path]
+) -> None:
     off, on = ssh_devices(2)
     off.stop()
     result = roll_out(tiny_releases[0], fleet_of([off, on]), QUICK)
@@ -80,8 +93,8 @@ def test_a_device_that_is_off_is_unreachable_and_the_others_are_updated(ssh_devi
 
 
 def test_another_host_key_than_the_pinned_one_is_refused_with_both_fingerprints(
-    ssh_device, tiny_releases, tmp_path
-):
+    ssh_device: SshDevice, tiny_releases: tuple[Path, Path], tmp_path: Path
+) -> None:
     pinned = ssh_device.device.model_copy(update={"host_key": new_key(tmp_path / "foreign")})
     (outcome,) = roll_out(tiny_releases[0], fleet_of([SshDevice(pinned, tmp_path)]), QUICK).devices
     assert outcome.outcome == "unreachable"
@@ -89,7 +102,9 @@ def test_another_host_key_than_the_pinned_one_is_refused_with_both_fingerprints(
     assert not ssh_device.root.exists()
 
 
-def test_too_slow_a_release_is_not_switched_to(ssh_device, tiny_releases):
+def test_too_slow_a_release_is_not_switched_to(
+    ssh_device: SshDevice, tiny_releases: tuple[Path, Path]
+) -> None:
     old, new = tiny_releases
     ssh_device.runs(old)
     link = (ssh_device.root / "current").lstat().st_mtime_ns
@@ -98,17 +113,21 @@ def test_too_slow_a_release_is_not_switched_to(ssh_device, tiny_releases):
     assert outcome.outcome == "failed" and "expected at most 1e-06 ms" in outcome.reason
     assert outcome.running_release == ssh_device.current == old.name
     assert (ssh_device.root / "current").lstat().st_mtime_ns == link
-    assert not result.accepted and "pi-1" in result.stopped
+    assert not result.accepted and result.stopped and "pi-1" in result.stopped
 
 
-def test_a_failed_canary_spares_the_other_devices(three, tiny_releases):
+def test_a_failed_canary_spares_the_other_devices(
+    three: list[SshDevice], tiny_releases: tuple[Path, Path]
+) -> None:
     result = roll_out(tiny_releases[0], fleet_of(three), TOO_STRICT)
     assert outcomes(result) == {"pi-1": "failed", "pi-2": "inconclusive", "pi-3": "inconclusive"}
     assert "not visited" in result.devices[2].reason
     assert not three[1].root.exists()
 
 
-def test_a_stopped_rollout_takes_its_own_devices_back(ssh_devices, tiny_releases):
+def test_a_stopped_rollout_takes_its_own_devices_back(
+    ssh_devices: StartDevices, tiny_releases: tuple[Path, Path]
+) -> None:
     old, new = tiny_releases
     first, second = devices = ssh_devices(2)
     for device in devices:
@@ -129,20 +148,26 @@ def python_that(device: SshDevice, first: str) -> Device:
     return device.device.model_copy(update={"python": str(wrapper)})
 
 
-def test_a_device_without_the_runtime_fails_with_the_remedy(ssh_device, tiny_releases):
+def test_a_device_without_the_runtime_fails_with_the_remedy(
+    ssh_device: SshDevice, tiny_releases: tuple[Path, Path]
+) -> None:
     bare = python_that(ssh_device, 'set -- -S "$@"')
     (outcome,) = roll_out(tiny_releases[0], Fleet(devices=(bare,)), QUICK).devices
     assert outcome.outcome == "failed" and "pip install ai-edge-litert" in outcome.reason
     assert ssh_device.current is None
 
 
-def test_a_device_without_its_python_fails_and_points_to_the_inventory(ssh_device, tiny_releases):
+def test_a_device_without_its_python_fails_and_points_to_the_inventory(
+    ssh_device: SshDevice, tiny_releases: tuple[Path, Path]
+) -> None:
     device = ssh_device.device.model_copy(update={"python": "/nowhere/python3"})
     (outcome,) = roll_out(tiny_releases[0], Fleet(devices=(device,)), QUICK).devices
     assert outcome.outcome == "failed" and "`python` in the inventory" in outcome.reason
 
 
-def test_a_damaged_release_is_refused_before_any_device_is_spoken_to(ssh_device, tiny_releases, tmp_path):
+def test_a_damaged_release_is_refused_before_any_device_is_spoken_to(
+    ssh_device: SshDevice, tiny_releases: tuple[Path, Path], tmp_path: Path
+) -> None:
     copy = tmp_path / tiny_releases[0].name
     shutil.copytree(tiny_releases[0], copy)
     (copy / "model_int8.tflite").write_bytes(b"rot")
@@ -151,7 +176,9 @@ def test_a_damaged_release_is_refused_before_any_device_is_spoken_to(ssh_device,
     assert not ssh_device.root.exists()
 
 
-def test_a_connection_lost_after_the_switch_ends_on_the_release_before(ssh_device, tiny_releases):
+def test_a_connection_lost_after_the_switch_ends_on_the_release_before(
+    ssh_device: SshDevice, tiny_releases: tuple[Path, Path]
+) -> None:
     """The connection's server dies under the check that follows the switch."""
     old, new = tiny_releases
     ssh_device.runs(old)
@@ -163,7 +190,9 @@ def test_a_connection_lost_after_the_switch_ends_on_the_release_before(ssh_devic
     assert outcome.running_release == ssh_device.current == old.name
 
 
-def test_a_throttled_device_is_inconclusive_and_keeps_its_release(ssh_device, tiny_releases):
+def test_a_throttled_device_is_inconclusive_and_keeps_its_release(
+    ssh_device: SshDevice, tiny_releases: tuple[Path, Path]
+) -> None:
     old, new = tiny_releases
     ssh_device.runs(old)
     # what a Pi's firmware answers when the power supply is too weak
@@ -177,7 +206,9 @@ def test_a_throttled_device_is_inconclusive_and_keeps_its_release(ssh_device, ti
     assert ssh_device.current == old.name
 
 
-def test_an_upload_that_broke_off_is_gone_on_with(ssh_device, tiny_releases):
+def test_an_upload_that_broke_off_is_gone_on_with(
+    ssh_device: SshDevice, tiny_releases: tuple[Path, Path]
+) -> None:
     incoming = ssh_device.root / "incoming" / tiny_releases[0].name
     incoming.mkdir(parents=True)
     (incoming / "model_int8.tflite").write_bytes(b"half a mod")
@@ -187,7 +218,7 @@ def test_an_upload_that_broke_off_is_gone_on_with(ssh_device, tiny_releases):
     assert not incoming.exists()
 
 
-def test_ssh_leaves_no_connection_behind(ssh_device):
+def test_ssh_leaves_no_connection_behind(ssh_device: SshDevice) -> None:
     with connect(ssh_device.device) as connection:
         assert connection.run(["true"]).exit_status == 0
         transport = connection._transport

@@ -38,24 +38,24 @@ def fleet_outcome(*outcomes: str, stopped: str | None = None) -> FleetOutcome:
         (["unreachable", "inconclusive"], None, "NotDeployed"),
     ],
 )
-def test_one_word_says_how_a_rollout_ended(outcomes, stopped, word):
+def test_one_word_says_how_a_rollout_ended(outcomes: list[str], stopped: str | None, word: str) -> None:
     assert fleet_outcome(*outcomes, stopped=stopped).word == word
 
 
-def test_one_sentence_says_how_many_devices_run_the_release_and_why_others_do_not():
+def test_one_sentence_says_how_many_devices_run_the_release_and_why_others_do_not() -> None:
     assert fleet_outcome("updated", "updated").sentence == "R runs on 2 of 2 devices."
     assert fleet_outcome("unreachable", "updated", "failed").sentence == (
         "R runs on 1 of 3 devices. pi-1: unreachable, why 1; pi-3: failed, why 3"
     )
 
 
-def test_nothing_can_be_said_of_no_device():
+def test_nothing_can_be_said_of_no_device() -> None:
     with pytest.raises(ValidationError, match="at least 1 item"):
         fleet_outcome()
 
 
 @pytest.mark.parametrize("waves", [(), (0.5,), (1.0, 0.5), (0.5, 0.5, 1.0), (0.0, 1.0)])
-def test_waves_that_do_not_grow_to_all_are_refused(waves):
+def test_waves_that_do_not_grow_to_all_are_refused(waves: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError, match=r"growing shares"):
         RolloutConfig(waves=waves)
 
@@ -74,7 +74,7 @@ def inventory(folder: Path, key: str = "key") -> str:
     return str(path)
 
 
-def test_the_fleet_that_a_configuration_means_is_known_before_any_device_is_spoken_to(tmp_path):
+def test_the_fleet_that_a_configuration_means_is_known_before_any_device_is_spoken_to(tmp_path: Path) -> None:
     path = inventory(tmp_path)
     everyone, press = (check_fleet(RolloutConfig(inventory=path, group=group)) for group in ("", "press"))
     assert everyone and [device.name for device in everyone.devices] == ["a", "b"]
@@ -82,23 +82,23 @@ def test_the_fleet_that_a_configuration_means_is_known_before_any_device_is_spok
     assert check_fleet(RolloutConfig()) is None
 
 
-def test_an_unknown_group_ends_before_any_device_is_spoken_to(tmp_path):
+def test_an_unknown_group_ends_before_any_device_is_spoken_to(tmp_path: Path) -> None:
     with pytest.raises(FleetError, match=r"'pres'.*canteen, press"):
         check_fleet(RolloutConfig(inventory=inventory(tmp_path), group="pres"))
 
 
-def test_a_key_file_that_is_none_ends_before_any_device_is_spoken_to(tmp_path):
+def test_a_key_file_that_is_none_ends_before_any_device_is_spoken_to(tmp_path: Path) -> None:
     path = inventory(tmp_path, key="fleet.toml")
     with pytest.raises(DeviceError, match=r"device a .*key_file .*fleet\.toml can't be used"):
         check_fleet(RolloutConfig(inventory=path))
 
 
-def test_a_missing_inventory_ends_before_any_device_is_spoken_to(tmp_path):
+def test_a_missing_inventory_ends_before_any_device_is_spoken_to(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no inventory"):
         check_fleet(RolloutConfig(inventory=str(tmp_path / "none.toml")))
 
 
-def test_a_rollout_without_an_inventory_is_an_error_that_says_where_to_name_one(tmp_path):
+def test_a_rollout_without_an_inventory_is_an_error_that_says_where_to_name_one(tmp_path: Path) -> None:
     release = Release(version=VERSION, uri="", manifest_sha256="", directory=tmp_path)
     with disable_run_logger(), pytest.raises(FleetError, match=r"rollout\.inventory"):
         roll_out_release.fn(str(tmp_path), release, RolloutConfig())
@@ -116,7 +116,7 @@ def whole(*devices: DeviceOutcome) -> FleetOutcome:
     return FleetOutcome(release=VERSION, devices=devices, max_latency_ms=200)
 
 
-def test_the_ledger_holds_what_each_device_runs_and_how_fast(tmp_path):
+def test_the_ledger_holds_what_each_device_runs_and_how_fast(tmp_path: Path) -> None:
     registry, devices = Registry(new_store(tmp_path)), [seen("a"), seen("b", benchmark=None)]
     record(registry, whole(*devices))
     assert [DeviceOutcome.model_validate(facts) for facts in registry.devices().values()] == devices
@@ -125,7 +125,7 @@ def test_the_ledger_holds_what_each_device_runs_and_how_fast(tmp_path):
     assert kept == ["a.json"]
 
 
-def test_a_device_that_is_away_keeps_in_the_ledger_what_it_ran_and_when_it_was_seen(tmp_path):
+def test_a_device_that_is_away_keeps_in_the_ledger_what_it_ran_and_when_it_was_seen(tmp_path: Path) -> None:
     registry = Registry(new_store(tmp_path))
     record(registry, whole(seen("a")))
     before = registry.devices()["a"]
@@ -137,7 +137,9 @@ def test_a_device_that_is_away_keeps_in_the_ledger_what_it_ran_and_when_it_was_s
     assert registry.devices()["new"]["seen_at"] is None
 
 
-def test_a_store_that_fails_for_one_device_costs_no_other_and_is_told_with_what_became_of_it(tmp_path):
+def test_a_store_that_fails_for_one_device_costs_no_other_and_is_told_with_what_became_of_it(
+    tmp_path: Path,
+) -> None:
     registry = Registry(new_store(tmp_path))
     (tmp_path / "fleet/b.json").mkdir(parents=True)  # in the way: it can't be written
     with pytest.raises(StoreError) as caught:
@@ -151,7 +153,7 @@ def test_a_store_that_fails_for_one_device_costs_no_other_and_is_told_with_what_
     ]
 
 
-def test_a_figure_that_is_no_number_costs_no_other_device_its_record(tmp_path):
+def test_a_figure_that_is_no_number_costs_no_other_device_its_record(tmp_path: Path) -> None:
     registry = Registry(new_store(tmp_path))
     broken = latency(2).model_copy(update={"p99_ms": float("nan")})
     with pytest.raises(StoreError, match=r"lacks 1 of 3 outcomes: b: updated"):
@@ -159,7 +161,7 @@ def test_a_figure_that_is_no_number_costs_no_other_device_its_record(tmp_path):
     assert {"a", "c"} <= set(registry.devices())
 
 
-def test_a_row_of_a_table_tells_release_time_and_figures():
+def test_a_row_of_a_table_tells_release_time_and_figures() -> None:
     at = datetime(2026, 1, 31, 3, 15, tzinfo=UTC)
     row = seen("a", seen_at=at).row()
     assert (row["running"], row["seen (UTC)"], row["p50 ms"]) == (VERSION, "2026-01-31 03:15", 2.0)

@@ -93,7 +93,7 @@ STAGED = [*BEFORE, *SENT, "stage", "check", "benchmark"]
 SWITCHED = [*STAGED, "switch", "check --current", "benchmark --current"]
 
 
-def test_a_device_proves_a_release_switches_proves_it_again_and_is_told_to_keep_it(pi):
+def test_a_device_proves_a_release_switches_proves_it_again_and_is_told_to_keep_it(pi: Pi) -> None:
     outcome = visited()
     assert pi.asked == [*SWITCHED, "confirm"] and pi.connected == [3]
     assert (outcome.device, outcome.outcome, outcome.reason) == (
@@ -106,7 +106,7 @@ def test_a_device_proves_a_release_switches_proves_it_again_and_is_told_to_keep_
     assert 0 <= outcome.seconds < 60
 
 
-def test_a_device_is_told_how_to_measure_and_how_long_each_step_may_take(pi):
+def test_a_device_is_told_how_to_measure_and_how_long_each_step_may_take(pi: Pi) -> None:
     visited()
     assert {options["timeout_s"] for name, options in pi.options.items() if name != "connect"} == {7}
     for name, current in (("benchmark", False), ("benchmark --current", True)):
@@ -120,7 +120,7 @@ def test_a_device_is_told_how_to_measure_and_how_long_each_step_may_take(pi):
     assert pi.options["send folder/model"]["version"] == pi.options["send manifest.sig"]["version"] == NEW
 
 
-def test_a_device_that_runs_the_release_is_measured_and_not_switched(pi):
+def test_a_device_that_runs_the_release_is_measured_and_not_switched(pi: Pi) -> None:
     pi.answers["inspect"] = {"ok": True, "current": NEW, "pending": None, "health": HEALTHY}
     outcome = visited()
     assert pi.asked == STAGED
@@ -136,7 +136,7 @@ def test_a_device_that_runs_the_release_is_measured_and_not_switched(pi):
         ({"health": {**HEALTHY, "throttled": 4}}, "throttled: throttled"),
     ],
 )
-def test_a_device_that_can_not_be_judged_is_left_alone(pi, change, reason):
+def test_a_device_that_can_not_be_judged_is_left_alone(pi: Pi, change: Answer, reason: str) -> None:
     pi.answers["inspect"] = {"ok": True, "current": OLD, "pending": None, "health": HEALTHY, **change}
     outcome = visited()
     assert pi.asked == BEFORE
@@ -149,7 +149,9 @@ def test_a_device_that_can_not_be_judged_is_left_alone(pi, change, reason):
 @pytest.mark.parametrize(
     ("kind", "outcome"), [("refused", "failed"), ("error", "failed"), ("busy", "inconclusive")]
 )
-def test_what_a_device_declines_before_the_switch_ends_the_visit(pi, step, kind, outcome):
+def test_what_a_device_declines_before_the_switch_ends_the_visit(
+    pi: Pi, step: str, kind: str, outcome: str
+) -> None:
     pi.answers[step] = refused("not today", kind)
     seen = visited()
     assert pi.asked == STAGED[: STAGED.index(step) + 1]
@@ -175,7 +177,9 @@ def test_what_a_device_declines_before_the_switch_ends_the_visit(pi, step, kind,
          "as a number"),
     ],
 )  # fmt: skip
-def test_the_slowest_of_twenty_frames_decides_on_a_device_that_is_fit(pi, figures, limit, outcome, reason):
+def test_the_slowest_of_twenty_frames_decides_on_a_device_that_is_fit(
+    pi: Pi, figures: Answer, limit: float, outcome: str, reason: str
+) -> None:
     pi.answers["benchmark"] = pi.answers["benchmark --current"] = {**GOOD, **figures}
     seen = visit.visit(DEVICE, Payload(NEW, (), Path("folder"), limit), CONFIG)
     assert (seen.outcome, seen.reason) == (outcome, reason)
@@ -194,7 +198,9 @@ def test_the_slowest_of_twenty_frames_decides_on_a_device_that_is_fit(pi, figure
         ("confirm", refused("too late", "busy"), "inconclusive", "too late"),
     ],
 )  # fmt: skip
-def test_what_a_device_does_not_prove_again_after_the_switch_takes_it_back(pi, step, answer, outcome, reason):
+def test_what_a_device_does_not_prove_again_after_the_switch_takes_it_back(
+    pi: Pi, step: str, answer: Answer, outcome: str, reason: str
+) -> None:
     pi.answers[step] = answer
     seen = visited()
     assert pi.asked[-2:] == [step, "revert"]
@@ -203,34 +209,34 @@ def test_what_a_device_does_not_prove_again_after_the_switch_takes_it_back(pi, s
     assert seen.running_release == OLD
 
 
-def test_a_device_that_had_none_returns_to_no_release(pi):
+def test_a_device_that_had_none_returns_to_no_release(pi: Pi) -> None:
     pi.answers |= {"check --current": refused("no"), "revert": {"ok": True, "current": None}}
     outcome = visited()
     assert (outcome.reason, outcome.running_release) == ("no; returned to no release", None)
 
 
-def test_a_refused_switch_changes_nothing(pi):
+def test_a_refused_switch_changes_nothing(pi: Pi) -> None:
     pi.answers["switch"] = refused("it has rotted")
     outcome = visited()
     assert pi.asked == [*STAGED, "switch"]
     assert (outcome.outcome, outcome.reason, outcome.running_release) == ("failed", "it has rotted", OLD)
 
 
-def test_a_device_that_can_not_be_reached_is_unreachable(pi):
+def test_a_device_that_can_not_be_reached_is_unreachable(pi: Pi) -> None:
     pi.answers["connect"] = LOST
     outcome = visited()
     assert (outcome.outcome, outcome.reason) == ("unreachable", "connection lost")
     assert (outcome.running_release, outcome.seen_at, len(pi.connected)) == (None, None, 1)
 
 
-def test_a_connection_lost_before_the_switch_leaves_the_device_as_it_was(pi):
+def test_a_connection_lost_before_the_switch_leaves_the_device_as_it_was(pi: Pi) -> None:
     pi.answers["benchmark"] = LOST
     outcome = visited()
     assert (outcome.outcome, outcome.running_release, len(pi.connected)) == ("unreachable", OLD, 1)
 
 
 @pytest.mark.parametrize("step", ["switch", "check --current", "confirm"])
-def test_a_connection_lost_after_the_switch_is_made_again_to_go_back(pi, step):
+def test_a_connection_lost_after_the_switch_is_made_again_to_go_back(pi: Pi, step: str) -> None:
     pi.answers[step] = LOST
     outcome = visited()
     assert pi.connected == [3, 3] and pi.asked[-1] == "revert"
@@ -242,7 +248,9 @@ def test_a_connection_lost_after_the_switch_is_made_again_to_go_back(pi, step):
 
 
 @pytest.mark.parametrize("answer", [LOST, refused("a stray file")])
-def test_a_device_that_stays_away_after_the_switch_returns_by_itself_and_nobody_claims_more(pi, answer):
+def test_a_device_that_stays_away_after_the_switch_returns_by_itself_and_nobody_claims_more(
+    pi: Pi, answer: Answer | Exception
+) -> None:
     pi.answers |= {"check --current": LOST, "revert": answer}
     outcome = visited()
     assert (outcome.outcome, outcome.running_release) == ("unreachable", None)
@@ -251,14 +259,14 @@ def test_a_device_that_stays_away_after_the_switch_returns_by_itself_and_nobody_
     )
 
 
-def test_a_surprise_on_one_device_is_its_outcome(pi):
+def test_a_surprise_on_one_device_is_its_outcome(pi: Pi) -> None:
     pi.answers["need"] = {"ok": True}
     outcome = visited()
     assert (outcome.outcome, outcome.reason) == ("failed", "unexpected KeyError: 'missing'")
     assert outcome.running_release == OLD
 
 
-def test_a_device_is_asked_to_return_with_the_reason(pi):
+def test_a_device_is_asked_to_return_with_the_reason(pi: Pi) -> None:
     assert return_device(DEVICE, NEW, CONFIG, "stopped") == {"ok": True, "current": OLD}
     assert pi.connected == [3] and pi.options["revert"] == {"version": NEW, "why": "stopped", "timeout_s": 7}
     pi.answers["connect"] = LOST
@@ -276,21 +284,21 @@ MANIFEST = {
 }  # fmt: skip
 
 
-def test_a_release_carries_its_limit_unless_the_configuration_has_another(tmp_path):
+def test_a_release_carries_its_limit_unless_the_configuration_has_another(tmp_path: Path) -> None:
     folder = upload(tmp_path, NEW, **MANIFEST)
     payload = read_payload(folder, RolloutConfig())
     assert payload == Payload(NEW, (folder / "manifest.json",), folder, 150)
     assert read_payload(folder, RolloutConfig(max_latency_ms=30)).max_latency_ms == 30
 
 
-def test_a_signature_goes_with_its_manifest(tmp_path):
+def test_a_signature_goes_with_its_manifest(tmp_path: Path) -> None:
     folder = upload(tmp_path, NEW, **MANIFEST)
     (folder / "manifest.sig").touch()
     sent = [path.name for path in read_payload(folder, CONFIG).manifest_files]
     assert sent == ["manifest.json", "manifest.sig"]
 
 
-def test_a_release_that_differs_from_its_manifest_goes_nowhere(tmp_path):
+def test_a_release_that_differs_from_its_manifest_goes_nowhere(tmp_path: Path) -> None:
     folder = upload(tmp_path, NEW, **MANIFEST)
     (folder / "golden.npz").write_bytes(b"rot")
     (folder / "model_int8.tflite").unlink()

@@ -57,14 +57,14 @@ def run(devices: int, answers: Answers, **config: object) -> FleetOutcome:
     return in_waves(fleet(devices), PAYLOAD, settings, answers.bring, answers.take_back)
 
 
-def test_waves_reach_the_canaries_then_growing_shares_then_all():
+def test_waves_reach_the_canaries_then_growing_shares_then_all() -> None:
     config = RolloutConfig(canaries=2, waves=(0.1, 0.5, 1.0))
     assert wave_targets(40, config) == [2, 4, 20, 40]
     assert wave_targets(41, config) == [2, 5, 21, 41]
     assert wave_targets(1, config) == [1]
 
 
-def test_every_device_is_visited_once_and_told_of_in_the_order_of_the_inventory():
+def test_every_device_is_visited_once_and_told_of_in_the_order_of_the_inventory() -> None:
     answers = Answers()
     result = run(10, answers)
     assert sorted(answers.visited) == list(range(1, 11)) and answers.taken_back == []
@@ -77,14 +77,16 @@ def test_every_device_is_visited_once_and_told_of_in_the_order_of_the_inventory(
     ("canaries", "failing", "visited"),
     [(1, 1, 1), (3, 2, 3), (1, 2, 5), (1, 5, 5), (1, 6, 20)],
 )
-def test_a_failure_is_met_by_its_own_wave_and_by_no_later_one(canaries, failing, visited):
+def test_a_failure_is_met_by_its_own_wave_and_by_no_later_one(
+    canaries: int, failing: int, visited: int
+) -> None:
     answers = Answers({failing: "failed"})
     result = run(20, answers, canaries=canaries, waves=(0.25, 1.0))
     assert len(answers.visited) == visited
     assert result.stopped and result.word == "RolloutFailed"
 
 
-def test_a_wave_larger_than_max_parallel_is_served_in_turns():
+def test_a_wave_larger_than_max_parallel_is_served_in_turns() -> None:
     busy, most, lock = 0, 0, threading.Lock()
     three_at_once = threading.Barrier(3, timeout=30)
     answers = Answers()
@@ -105,7 +107,7 @@ def test_a_wave_larger_than_max_parallel_is_served_in_turns():
     assert sorted(answers.visited) == list(range(1, 10)) and result.complete
 
 
-def test_devices_of_a_stopped_rollout_that_it_never_visited_say_so():
+def test_devices_of_a_stopped_rollout_that_it_never_visited_say_so() -> None:
     answers = Answers({1: "failed"})
     result = run(3, answers)
     assert answers.visited == [1]
@@ -114,13 +116,13 @@ def test_devices_of_a_stopped_rollout_that_it_never_visited_say_so():
     assert result.devices[2].seen_at is None
 
 
-def test_the_reason_of_a_stop_names_wave_counts_and_the_first_device():
+def test_the_reason_of_a_stop_names_wave_counts_and_the_first_device() -> None:
     result = run(8, Answers({3: "failed", 5: "failed"}), waves=(0.5, 1.0), canaries=2)
     assert result.stopped == "wave 2: 1 of 2 devices failed, 0 allowed; 3: why 3"
 
 
 @pytest.mark.parametrize(("allowed", "stops"), [(0, True), (1, True), (2, False), (3, False)])
-def test_more_failures_than_allowed_in_a_wave_stop_the_rollout(allowed, stops):
+def test_more_failures_than_allowed_in_a_wave_stop_the_rollout(allowed: int, stops: bool) -> None:
     answers = Answers({2: "failed", 3: "failed"})
     result = run(8, answers, canaries=4, waves=(1.0,), max_failures_per_wave=allowed)
     assert bool(result.stopped) is stops
@@ -129,21 +131,21 @@ def test_more_failures_than_allowed_in_a_wave_stop_the_rollout(allowed, stops):
 
 
 @pytest.mark.parametrize("kind", ["unreachable", "inconclusive"])
-def test_devices_that_do_not_answer_neither_stop_a_rollout_nor_count_as_its_canaries(kind):
+def test_devices_that_do_not_answer_neither_stop_a_rollout_nor_count_as_its_canaries(kind: str) -> None:
     answers = Answers({1: kind, 2: kind, 3: "failed"})
     result = run(10, answers, canaries=1)
     assert answers.visited == [1, 2, 3], "the first that answers is the canary"
     assert result.stopped and result.stopped.startswith("wave 1:")
 
 
-def test_a_fleet_of_which_nobody_answers_is_visited_to_its_end():
+def test_a_fleet_of_which_nobody_answers_is_visited_to_its_end() -> None:
     answers = Answers(dict.fromkeys(range(1, 6), "unreachable"))
     result = run(5, answers)
     assert len(answers.visited) == 5 and result.stopped is None
     assert result.word == "NotDeployed" and not result.accepted
 
 
-def test_a_stopped_rollout_takes_back_what_it_updated_and_nothing_else():
+def test_a_stopped_rollout_takes_back_what_it_updated_and_nothing_else() -> None:
     answers = Answers({2: "unreachable", 4: "inconclusive", 5: "failed"})
     result = run(10, answers, canaries=1, waves=(0.4, 1.0))
     assert answers.visited == [1, 2, 3, 4, 5, 6], "four answers are the second wave's target"
@@ -154,34 +156,38 @@ def test_a_stopped_rollout_takes_back_what_it_updated_and_nothing_else():
     assert result.devices[4].reason == "why 5"
 
 
-def test_nothing_is_taken_back_from_a_rollout_that_was_not_stopped():
+def test_nothing_is_taken_back_from_a_rollout_that_was_not_stopped() -> None:
     answers = Answers({2: "failed"})
     assert run(5, answers, max_failures_per_wave=1).stopped is None
     assert answers.taken_back == []
 
 
-def test_a_device_that_ran_the_release_before_keeps_it_when_the_rollout_stops():
+def test_a_device_that_ran_the_release_before_keeps_it_when_the_rollout_stops() -> None:
     answers = Answers({2: "failed"}, previous="new")
     result = run(2, answers)
     assert result.stopped and answers.taken_back == []
     assert (result.devices[0].outcome, result.devices[0].running_release) == ("updated", "new")
 
 
-def test_a_device_that_had_no_release_before_is_taken_back_to_none():
+def test_a_device_that_had_no_release_before_is_taken_back_to_none() -> None:
     answers = Answers({2: "failed"}, previous=None, back={"ok": True, "current": None})
     result = run(2, answers)
     assert answers.taken_back == [1] and result.devices[0].running_release is None
 
 
-def test_a_device_that_does_not_go_back_is_told_of_as_it_is():
+def test_a_device_that_does_not_go_back_is_told_of_as_it_is() -> None:
     answers = Answers({2: "failed"}, back={"ok": False, "error": "it is\x1b[2J off"})
     first = run(2, answers).devices[0]
     assert (first.outcome, first.running_release) == ("failed", "new")
     assert first.reason.startswith("not returned: it is off; stopped in wave 2: 1 of 1 devices failed")
 
 
-def test_a_rollout_visits_with_its_release_and_tells_each_outcome_as_it_comes(monkeypatch, tmp_path):
-    answers, heard, returned = Answers({2: "failed"}), [], []
+def test_a_rollout_visits_with_its_release_and_tells_each_outcome_as_it_comes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers = Answers({2: "failed"})
+    heard: list[DeviceOutcome] = []
+    returned: list[tuple[str, str, str]] = []
     config = RolloutConfig(max_parallel=1)
 
     def visit(device: Device, payload: Payload, given: RolloutConfig) -> DeviceOutcome:
