@@ -16,6 +16,7 @@ from tests.deployments.device_program import (
     NEW,
     NEWER,
     OLD,
+    Answer,
     Clock,
     ask,
     current,
@@ -25,7 +26,7 @@ from tests.deployments.device_program import (
     state,
     switch,
     upload,
-)  # fmt: skip
+)
 from tests.ssh_devices import new_key
 
 
