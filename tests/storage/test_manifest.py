@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from storage.errors import MissingObject, StoreError
 from storage.manifest import FileFacts, Manifest
@@ -24,6 +25,14 @@ def test_a_manifest_is_the_same_after_reading_and_writing(tiny_releases: tuple[P
     manifest = Manifest.read(tiny_releases[0])
     assert manifest.content() == (tiny_releases[0] / "manifest.json").read_bytes()
     assert json.loads(manifest.content())["schema"] == 1
+
+
+def test_what_a_release_says_can_not_be_changed_by_a_reader(tiny_releases: tuple[Path, Path]) -> None:
+    manifest = Manifest.read(tiny_releases[0])
+    parts = (manifest.golden, manifest.input, manifest.files[manifest.model])
+    for part, name in zip((manifest, *parts), ("version", "images", "scale", "bytes"), strict=True):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(part, name, 7)
 
 
 def test_what_a_newer_version_adds_is_passed_over(facts: dict[str, object]) -> None:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from storage.errors import InputError, MissingObject, StoreError
 from storage.manifest import Manifest
@@ -299,15 +300,12 @@ def test_of_two_promotions_at_once_the_loser_says_so(
 def test_a_champion_of_older_versions_of_the_code_is_read(
     registry: Registry, store: ObjectStore, published: tuple[str, str]
 ) -> None:
-    old = {
-        "version": published[0],
-        "promoted_at": "2026-01-01T00:00:00+00:00",
-        "previous": None,
-        "reason": "",
-    }
+    old = {"version": published[0], "promoted_at": "2026-01-01T00:00:00+00:00", "reason": "better"}
     store.write("models/champion.json", json.dumps(old).encode())
     champion = registry.champion()
-    assert champion and (champion.version, champion.anchor) == (published[0], None)
+    assert champion and (champion.version, champion.previous, champion.anchor) == (published[0], None, None)
+    with pytest.raises(ValidationError, match="frozen"):
+        champion.version = published[1]  # pyright: ignore[reportAttributeAccessIssue]
     assert registry.promote(published[1], expected=published[0], store_id=ID).anchor == published[1]
 
 
