@@ -36,9 +36,9 @@ def rank(scores: np.ndarray, positive: np.ndarray, groups: np.ndarray, seed: int
     figures = _figures(np.ones(len(scores)), positive[order], ends).tolist()
     intervals = _intervals(positive[order], ends, groups[order], seed)
     names = ("auc", "recall_at_5", "recall_at_10")
-    return Ranking(
-        **dict(zip(names, figures, strict=True)),
-        **{f"{name}_ci": interval for name, interval in zip(names, intervals, strict=True)},
+    return Ranking.model_validate(
+        dict(zip(names, figures, strict=True))
+        | {f"{name}_ci": interval for name, interval in zip(names, intervals, strict=True)}
     )
 
 
