@@ -220,8 +220,10 @@ def test_small_steps_down_may_not_add_up_to_more_than_the_anchors_margin(judged)
     """As good as the champion, yet clearly below the best release so far."""
     near = Paired(both_right=4000, candidate_only=100, champion_only=100, neither=500)
     far = Paired(both_right=4000, candidate_only=100, champion_only=250, neither=500)
-    versus = {"champion": near, "anchor": far}
-    against = tuple(AgainstRelease(role=role, version=role, paired=paired) for role, paired in versus.items())
+    against = (
+        AgainstRelease(role="champion", version="champion", paired=near),
+        AgainstRelease(role="anchor", version="anchor", paired=far),
+    )
     assert judged(against=against).missed == ("accuracy against the best release so far",)
     assert judged(GateConfig(anchor_margin=5), against=against).passed
 

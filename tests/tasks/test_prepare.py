@@ -10,6 +10,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,7 +165,7 @@ def test_frames_of_one_person_share_a_group_and_strangers_do_not(store: Path, tm
     (folder / "groups.csv").write_text("\n".join(["file,group", *lines]) + "\n")
     data = run(store, tmp_path)
     person = {f"custom:{photo}".encode(): place % 6 for place, photo in enumerate(photos)}
-    groups: dict[int, set[int | bytes]] = {}
+    groups: dict[int, set[Any]] = {}
     for split in (load_split(data.directory, name) for name in SPLITS):
         for one, group in zip(split.ids.tolist(), split.groups.tolist(), strict=True):
             groups.setdefault(group, set()).add(person.get(one, one))
@@ -228,13 +229,15 @@ def test_the_audit_sees_a_leak_in_the_files(plain, tmp_path: Path):
     shutil.copytree(data.directory, tmp_path / "leaky")
     train, val = (load_split(data.directory, name) for name in ("train", "val"))
     real = np.flatnonzero(~train.augmented)[:3]
-    leaky = {name: np.concatenate([column, vars(train)[name][real]]) for name, column in vars(val).items()}
+    leaky: dict[str, Any] = {
+        name: np.concatenate([column, vars(train)[name][real]]) for name, column in vars(val).items()
+    }
     np.savez(tmp_path / "leaky/val_data.npz", **leaky)
     assert [shared_images(folder) for folder in (data.directory, tmp_path / "leaky")] == [0, 3]
 
 
 def shared_images(directory: Path) -> int:
-    return len(np.intersect1d(*(audit._hashes(directory, name) for name in ("train", "val"))))
+    return len(np.intersect1d(audit._hashes(directory, "train"), audit._hashes(directory, "val")))
 
 
 def test_conflicting_labels_are_settled_by_majority_and_ties_dropped(store: Path, tmp_path: Path):
@@ -432,7 +435,8 @@ def test_the_smallest_images_allowed_can_be_prepared(store: Path, tmp_path: Path
 
 def in_a_process(work: Callable, *arguments: object, start: str = "fork") -> int | None:
     """The exit code of a process of its own that does the work."""
-    process = multiprocessing.get_context(start).Process(target=work, args=arguments)
+    context: Any = multiprocessing.get_context(start)
+    process = context.Process(target=work, args=arguments)
     process.start()
     process.join(120)
     return process.exitcode
