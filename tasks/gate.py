@@ -310,12 +310,12 @@ def _reason(name: str, value: float, target: float, sense: str, unit: Unit, inte
     where = "exactly" if value == target else f"{distance} {'over' if value > target else 'under'}"
     reason = f"{name} {_show(value, unit)} is {where} {_show(target, unit)}"
     if interval and value >= target > interval[0]:
-        reason += f", though its 95 % interval reaches down to {interval[0]:.3f}"
+        reason += f", though its 95 % interval reaches down to {_show(interval[0], "share")}"
     return reason
 
 
 def _show(value: float, unit: Unit) -> str:
-    return f"{value:.3g} {unit.removeprefix('share')}".rstrip()
+    return f"{100 * value:.3g} %" if unit == "share" else f"{value:.3g} {unit}".rstrip()
 
 
 @task(name="gate", task_run_name="gate")

@@ -92,7 +92,7 @@ def test_a_good_first_model_passes_with_the_default_targets(judged):
 @pytest.mark.parametrize(
     ("changes", "name", "reason"),
     [
-        ({"accuracy": 0.812, "float_accuracy": 0.812}, "accuracy", "accuracy 0.812 is 2.8 points under 0.84"),
+        ({"accuracy": 0.812, "float_accuracy": 0.812}, "accuracy", "accuracy 81.2 % is 2.8 points under 84 %"),
         ({"model": {"bytes": 11_200_000}}, "model size", "model size 11.2 MB is 1.2 MB over 10 MB"),
         (
             {"model": {"host_latency_ms": {"p95": 250.0}}},
@@ -134,7 +134,7 @@ def test_a_target_that_is_met_exactly_passes(judged):
 def test_a_pass_that_chance_could_explain_says_so(judged):
     doubtful = check(judged(accuracy=0.845, accuracy_ci=(0.83, 0.86)), "accuracy")
     assert doubtful.passed
-    assert "interval reaches down to 0.830" in doubtful.reason
+    assert "interval reaches down to 83 %" in doubtful.reason
     assert "interval" not in check(judged(), "accuracy").reason
 
 
