@@ -310,7 +310,7 @@ def _reason(name: str, value: float, target: float, sense: str, unit: Unit, inte
     where = "exactly" if value == target else f"{distance} {'over' if value > target else 'under'}"
     reason = f"{name} {_show(value, unit)} is {where} {_show(target, unit)}"
     if interval and value >= target > interval[0]:
-        reason += f", though its 95 % interval reaches down to {_show(interval[0], "share")}"
+        reason += f", though its 95 % interval reaches down to {_show(interval[0], unit)}"
     return reason
 
 
