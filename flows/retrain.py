@@ -20,6 +20,7 @@ from tasks.convert import convert_model
 from tasks.drift import watch_drift
 from tasks.evaluate import evaluate_model, measure_layers
 from tasks.evaluate.cameras import evaluate_cameras
+from tasks.evaluate.elsewhere import evaluate_elsewhere
 from tasks.gate import judge_candidate
 from tasks.ingest import ingest_sources
 from tasks.prepare import PreparedData, prepare_dataset
@@ -63,6 +64,7 @@ def make_candidate(site: Site, night: RunningNight, data: PreparedData) -> Candi
     converted = convert_model(trained.model_path, data, config.convert, out)
     int8 = evaluate_model(converted.int8.path, data, out, "int8", seen=trained.seen_images)
     cameras = evaluate_cameras(converted.int8.path, data, out, "int8", seen=trained.seen_images)
+    elsewhere = evaluate_elsewhere(converted.int8.path, data, out, "int8", seen=trained.seen_images)
     against = measure_against_releases(site.store, data, int8, site.work)
     return Candidate(
         data=data,
@@ -71,6 +73,7 @@ def make_candidate(site: Site, night: RunningNight, data: PreparedData) -> Candi
         converted=converted,
         int8=int8,
         cameras=cameras,
+        elsewhere=elsewhere,
         against=against,
     )
 
@@ -79,7 +82,7 @@ def release_candidate(site: Site, night: RunningNight, candidate: Candidate) -> 
     """Register it, bring it to the fleet if there is one, and make it champion where devices prove it."""
     config, before = night.record.config, night.record.champion
     limit_ms = config.targets.max_latency_ms
-    with fleet_slot(site, "retrain"):
+    with fleet_slot(site, f"retrain {night.record.id}") as held:
         expect_champion(site, before, night.record.release)
         keep_experiment(site.store, night.directory)
         release = night.record.release or register_release(
@@ -89,5 +92,6 @@ def release_candidate(site: Site, night: RunningNight, candidate: Candidate) -> 
         fleet = roll_out_release(site.store, release, config.rollout) if site.fleet else None
         night.keep("fleet", fleet)
         if fleet is None or fleet.accepted:
+            held.check()
             anchor = new_anchor(release.version, candidate.against)
             promote_release(site.store, release, expected=before, store_id=site.store_id, anchor=anchor)

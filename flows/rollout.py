@@ -39,7 +39,7 @@ def rollout(config: RolloutRequest = RolloutRequest()) -> State:  # noqa: B008 (
         config: Which release, and which devices.
     """
     site = open_site(config.store, config.work_dir, config.rollout)
-    with fleet_slot(site, "rollout"):
+    with fleet_slot(site, f"rollout of {config.release}"):
         release = fetch_release(site.store, config.release, site.work)
         fleet = roll_out_release(site.store, release, config.rollout)
     publish_fleet(fleet)

@@ -1,7 +1,7 @@
 """Where a run works. What could go wrong after hours of training is looked at in the first seconds."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from flows.config import store_uri, work_path
 from storage.errors import InputError, StoreError
 from storage.files import explained
 from storage.identity import store_identity
-from storage.lease import lease
+from storage.lease import Held, lease
 from storage.opening import open_store
 from storage.registry import Registry
 from tasks.config import RetrainConfig
@@ -38,26 +38,30 @@ class Site(BaseModel, frozen=True):
     """The devices that the configuration names; None where it names no inventory."""
 
 
-def open_site(store: str, work_dir: str, rollout: RolloutConfig) -> Site:
-    """Store, work directory and inventory; no device is contacted. Raises the error of the first amiss."""
+def open_site(store: str, work_dir: str, rollout: RolloutConfig, data: Iterable[str] = ("datasets",)) -> Site:
+    """Store, work directory and inventory; no device is contacted. Raises the error of the first amiss.
+
+    `data` are the folders of which one holds something, where the store is the right one.
+    """
     uri, work = store_uri(store), work_path(work_dir)
     _check_disk(work)
     fleet = check_fleet(rollout)
-    return Site(store=uri, store_id=store_identity(open_store(uri)), work=work, fleet=fleet)
+    return Site(store=uri, store_id=store_identity(open_store(uri), data), work=work, fleet=fleet)
 
 
 def preflight(config: RetrainConfig) -> Site:
     """The site, and all else that a night needs in the end: signing key and instruction counter."""
     check_signing_key()
     check_counter()
-    return open_site(config.store, config.work_dir, config.rollout)
+    folders = (source.prefix for source in config.data.sources)
+    return open_site(config.store, config.work_dir, config.rollout, folders)
 
 
 @contextmanager
-def fleet_slot(site: Site, holder: str) -> Iterator[None]:
+def fleet_slot(site: Site, holder: str) -> Iterator[Held]:
     """The one slot for fleet and champion, whatever starts it; waits for another's rollout to end."""
-    with lease(open_store(site.store), "fleet", holder=holder, wait_s=_SLOT_S):
-        yield
+    with lease(open_store(site.store), "fleet", holder=holder, wait_s=_SLOT_S) as held:
+        yield held
 
 
 def champion_of(site: Site) -> str | None:

@@ -10,6 +10,7 @@ from tasks.champion import AgainstRelease
 from tasks.convert import ConvertedModels, TfliteModel
 from tasks.evaluate import Agreement, Evaluation, agreement, load_predictions
 from tasks.evaluate.camera_figures import Cameras
+from tasks.evaluate.elsewhere import ElsewhereEvaluation
 from tasks.prepare import PreparedData
 from tasks.train import TrainedModel
 
@@ -26,6 +27,8 @@ class Candidate(BaseModel, frozen=True, extra="forbid"):
     """Of the file that devices would run."""
     cameras: Cameras
     """The same file on the same images, as other cameras would show them."""
+    elsewhere: ElsewhereEvaluation
+    """The same file on sets that nothing was learnt from, beside the test split."""
     against: tuple[AgainstRelease, ...]
     """Beside the champion and the best release so far; empty where there is no champion yet."""
 

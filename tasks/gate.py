@@ -17,6 +17,7 @@ from tasks.candidate import Candidate
 from tasks.champion import AgainstRelease, Role
 from tasks.classes import CLASSES
 from tasks.evaluate.camera_figures import Cameras
+from tasks.evaluate.elsewhere import ElsewhereFigures
 
 Unit = Literal["share", "points", "MB", "ms", "", "million"]
 Interval = tuple[float, float] | None
@@ -89,6 +90,11 @@ class GateConfig(BaseModel):
         description='Accuracy on single sources, at least (share, 0 to 1), as {"fer2013": 0.84}; goes before '
         "min_source_accuracy.",
     )
+    elsewhere_recall_floors: dict[str, float] = Field(
+        default_factory=dict,
+        description='Recall of single classes on every set from elsewhere (a source with use = "evaluate") '
+        'that has images of them, at least (share, 0 to 1), as {"stress": 0.4}.',
+    )
     min_camera_accuracy: float | None = Field(
         default=None,
         ge=0,
@@ -140,7 +146,7 @@ class GateConfig(BaseModel):
         description="One-sided confidence that it does not lie below by more (share, 0.5 to 1).",
     )
 
-    @field_validator("class_recall_floors", "source_accuracy_floors")
+    @field_validator("class_recall_floors", "source_accuracy_floors", "elsewhere_recall_floors")
     @classmethod
     def _shares(cls, floors: dict[str, float]) -> dict[str, float]:
         wrong = {name: floor for name, floor in floors.items() if not 0 <= floor <= 1}
@@ -148,7 +154,7 @@ class GateConfig(BaseModel):
             raise ValueError(f"expected shares from 0 to 1, got {wrong}")
         return floors
 
-    @field_validator("class_recall_floors")
+    @field_validator("class_recall_floors", "elsewhere_recall_floors")
     @classmethod
     def _known_classes(cls, floors: dict[str, float]) -> dict[str, float]:
         unknown = sorted(set(floors) - set(CLASSES))
@@ -221,6 +227,7 @@ def _floor_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
     checks = [
         *_each("recall of", recalls, targets.min_class_recall, targets.class_recall_floors),
         *_each("accuracy on", sources, targets.min_source_accuracy, targets.source_accuracy_floors),
+        *_elsewhere_checks(candidate.elsewhere.sets, targets),
     ]
     if targets.min_macro_recall is None:
         return checks
@@ -234,6 +241,24 @@ def _limit_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
         ("instructions", candidate.model.instructions_m, targets.max_instructions_m, "million"),
     ]
     return [_at_most(name, value, limit, unit) for name, value, limit, unit in limits if limit is not None]
+
+
+def _elsewhere_checks(sets: tuple[ElsewhereFigures, ...], targets: GateConfig) -> list[Check]:
+    """Floors on sets that nothing was learnt from, for the classes that a set has images of."""
+    return [
+        check
+        for one in sets
+        for check in _each(
+            f"on {one.source}, recall of",
+            {
+                name: (figures.recall, figures.recall_ci)
+                for name, figures in one.per_class.items()
+                if figures.support
+            },
+            None,
+            targets.elsewhere_recall_floors,
+        )
+    ]
 
 
 def _camera_checks(cameras: Cameras, targets: GateConfig) -> list[Check]:

@@ -51,6 +51,7 @@ _SECTIONS = (
     ("devices", "Devices"),
     ("errors", "Right and wrong"),
     ("cameras", "Other cameras"),
+    ("elsewhere", "Elsewhere"),
     ("int8", "Float against INT8"),
     ("calibration", "Calibration"),
     ("data", "Data"),

@@ -13,9 +13,10 @@ from tasks.convert import ConvertedModels, TensorInfo, TfliteModel
 from tasks.evaluate import evaluate_predictions
 from tasks.evaluate.camera_figures import CLEAN, Cameras
 from tasks.evaluate.cameras import camera_figures
+from tasks.evaluate.elsewhere import ElsewhereEvaluation, set_figures
 from tasks.gate import judge
 from tasks.night import Night
-from tasks.prepare import load_split
+from tasks.prepare import Split, load_split
 from tasks.train import TrainedModel
 from tests.tasks.small_model import prepared_data
 
@@ -58,6 +59,7 @@ def small_candidate(folder: Path, per_class: int = 10) -> Candidate:
         converted=ConvertedModels(models={"int8": _tflite_model(folder / "model_int8.tflite")}),
         int8=int8,
         cameras=_cameras(labels, exact, folder),
+        elsewhere=_elsewhere(load_split(data.directory, "test"), exact, folder),
         against=(),
     )
 
@@ -79,6 +81,18 @@ def _cameras(labels: np.ndarray, exact: np.ndarray, folder: Path) -> Cameras:
         cameras=(camera_figures(CLEAN, exact, labels), camera_figures("blur 1 px", blurred, labels)),
         json_path=folder / "int8_cameras.json",
         picture=folder / "int8_cameras.png",
+    )
+
+
+def _elsewhere(test: Split, exact: np.ndarray, folder: Path) -> ElsewhereEvaluation:
+    """The test split, and the same as another set."""
+    return ElsewhereEvaluation(
+        model="int8",
+        model_path=folder / "model_int8.tflite",
+        data_fingerprint="ab",
+        test=set_figures("test", exact, test),
+        sets=(set_figures("office", exact[::-1], test),),
+        json_path=folder / "int8_elsewhere.json",
     )
 
 

@@ -8,6 +8,7 @@ from tasks.champion import AgainstRelease
 from tasks.classes import CLASSES
 from tasks.evaluate import ClassFigures, Paired, SourceFigures
 from tasks.evaluate.camera_figures import Cameras
+from tasks.evaluate.elsewhere import ElsewhereEvaluation
 from tasks.gate import Check, GateConfig, Verdict, judge
 from tests.tasks.small_run import small_candidate
 
@@ -47,6 +48,7 @@ def changed(
     float_accuracy: float | None = None,
     against: tuple[AgainstRelease, ...] = (),
     cameras: Cameras | None = None,
+    elsewhere: ElsewhereEvaluation | None = None,
     **int8: Any,
 ) -> Candidate:
     """The candidate with other figures; those of the INT8 evaluation as keywords."""
@@ -60,6 +62,7 @@ def changed(
             "int8": good.int8.model_copy(update=int8),
             "against": against,
             "cameras": cameras or good.cameras,
+            "elsewhere": elsewhere or good.elsewhere,
         }
     )
 
@@ -92,7 +95,11 @@ def test_a_good_first_model_passes_with_the_default_targets(judged):
 @pytest.mark.parametrize(
     ("changes", "name", "reason"),
     [
-        ({"accuracy": 0.812, "float_accuracy": 0.812}, "accuracy", "accuracy 81.2 % is 2.8 points under 84 %"),
+        (
+            {"accuracy": 0.812, "float_accuracy": 0.812},
+            "accuracy",
+            "accuracy 81.2 % is 2.8 points under 84 %",
+        ),
         ({"model": {"bytes": 11_200_000}}, "model size", "model size 11.2 MB is 1.2 MB over 10 MB"),
         (
             {"model": {"host_latency_ms": {"p95": 250.0}}},
@@ -248,3 +255,14 @@ def test_no_class_may_become_the_answer_to_what_can_not_be_seen(good, judged):
     missed = check(judged(GateConfig(max_camera_growth=50), cameras=cameras), "answers leaning to fatigue")
     assert not missed.passed and missed.value == pytest.approx(grown)
     assert judged(GateConfig(max_camera_growth=100), cameras=cameras).passed
+
+
+def test_a_floor_elsewhere_holds_for_every_set_that_has_the_class(good, judged):
+    office = good.elsewhere.sets[0]
+    sad = office.per_class["sad"].model_copy(update={"recall": None, "support": 0})
+    stress = office.per_class["stress"].model_copy(update={"recall": 0.3, "recall_ci": (0.2, 0.4)})
+    office = office.model_copy(update={"per_class": office.per_class | {"sad": sad, "stress": stress}})
+    elsewhere = good.elsewhere.model_copy(update={"sets": (office,)})
+    targets = GateConfig(elsewhere_recall_floors={"stress": 0.4, "sad": 0.4})
+    assert judged(targets, elsewhere=elsewhere).missed == ("on office, recall of stress",)
+    assert judged(GateConfig(elsewhere_recall_floors={"stress": 0.3}), elsewhere=elsewhere).passed
