@@ -22,7 +22,7 @@ from tasks.rollout import FleetOutcome, RolloutConfig
 from tasks.synthetic import write_dataset
 from tests.ssh_devices import free_port
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 TINY = {
     "prepare": {"target_per_class": 0},

@@ -137,6 +137,7 @@ def test_a_file_without_variants_says_what_is_missing(write):
         load_sweep(write(content=SWEEP.split("[[variant]]")[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_a_sweep_compares_on_validation_never_opens_the_test_split_and_survives_a_broken_variant(
     write, store, work, opened
@@ -163,6 +164,7 @@ def test_a_sweep_compares_on_validation_never_opens_the_test_split_and_survives_
     assert Registry(open_store(store)).versions() == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_a_night_with_the_winners_configuration_goes_on_with_its_training(write, store, work):
     state = in_threads(load_sweep(write()))

@@ -281,6 +281,7 @@ def test_what_runs_on_this_machine_is_no_part_of_a_form():
         ConvertConfig.model_validate({"instruction_counter": "touch /tmp/x"})
 
 
+@pytest.mark.slow
 def test_the_same_weights_give_the_same_bytes_however_many_networks_the_process_has_built(saved, tmp_path):
     """A night that was taken up again builds fewer networks; Keras' names of layers go on counting."""
     import keras

@@ -213,6 +213,7 @@ def test_validation_follows_training_within_a_few_epochs(ema_momentum, tmp_path)
     assert max(history["val_accuracy"]) > 0.4
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_a_run_that_no_longer_improves(data, tmp_path):
     still = OptimizerConfig(name="sgd", learning_rate=1e-6, schedule="cosine", warmup_epochs=0)
     config = SMALL.model_copy(update={"epochs": 30, "early_stopping_patience": 1, "optimizer": still})
@@ -232,6 +233,7 @@ def test_a_run_whose_loss_is_no_number_is_an_error_and_leaves_no_model(tmp_path)
     assert not (tmp_path / "experiment/final_model.keras").exists()
 
 
+@pytest.mark.slow
 def test_warm_start_begins_with_the_other_models_weights(trained, data, tmp_path):
     champion, _ = trained
     config = SMALL.model_copy(
@@ -280,6 +282,7 @@ def store(tmp_path, trained, tiny_releases):
     return store
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_from_a_release_begins_with_its_float_model_and_inherits_what_it_has_seen(
     trained, data, store, tiny_releases, tmp_path
 ):

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from tasks.classes import CLASSES
 from tasks.prepare.splits import load_split
@@ -33,6 +34,7 @@ def test_no_shift_exceeds_its_bound_and_none_is_made_without_gain():
     assert not best_shift(sure, np.arange(5)).any()
 
 
+@pytest.mark.slow
 def test_the_kept_model_is_no_worse_on_validation_and_says_what_was_shifted(tmp_path):
     data = prepared_data(tmp_path / "data", per_class=20)
     config = TrainConfig(

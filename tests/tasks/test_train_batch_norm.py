@@ -83,6 +83,7 @@ def test_frozen_layers_keep_their_statistics(split):
     assert len(changed) == 2 and all(name.startswith("batch_normalization") for name in changed)
 
 
+@pytest.mark.slow
 def test_training_goes_its_way_untouched_and_validation_is_of_the_model_that_is_kept(data, tmp_path):
     import keras
 
