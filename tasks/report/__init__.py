@@ -50,7 +50,7 @@ _SECTIONS = (
     ("advice", "Advice"),
     ("devices", "Devices"),
     ("errors", "Right and wrong"),
-    ("cameras", "Other cameras"),
+    ("cameras", "Cameras"),
     ("elsewhere", "Elsewhere"),
     ("int8", "Float against INT8"),
     ("calibration", "Calibration"),
