@@ -62,6 +62,13 @@ class GateConfig(BaseModel):
         ge=0,
         description="Pairs of duplicate images in different splits, as the audit found, at most (pairs).",
     )
+    max_shortcut_added: float = Field(
+        default=0.02,
+        ge=0,
+        le=0.5,
+        description="How much better sharpness, noise and light alone tell a class on the training files than on "
+        "the original images, at most (area under the curve, 0 to 0.5).",
+    )
     min_macro_recall: float | None = Field(
         default=None,
         ge=0,
@@ -214,6 +221,7 @@ def _base_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
         _at_most("latency on this host", latency, targets.max_latency_ms, "ms"),
         _at_most("quantization loss", candidate.points_lost, targets.max_quantization_loss, "points"),
         _at_most("leaked pairs", candidate.data.leaked_pairs, targets.max_leaked_pairs, ""),
+        _at_most("shortcut added", candidate.data.shortcut_added, targets.max_shortcut_added, ""),
         _at_most("test images seen before", candidate.seen_share, targets.max_seen_share, "share"),
     ]
 

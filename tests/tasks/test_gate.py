@@ -28,7 +28,9 @@ def good(tmp_path_factory) -> Candidate:
         "left_out": 0,
     }
     model = {"bytes": 1_500_000, "host_latency_ms": {"p95": 3.0}}
-    return changed(made, model=model, data={"leaked_pairs": 0}, float_accuracy=0.862, **figures)
+    return changed(
+        made, model=model, data={"leaked_pairs": 0, "shortcut_added": 0.0}, float_accuracy=0.862, **figures
+    )
 
 
 def of_class(recall: float | None) -> ClassFigures:
@@ -88,7 +90,7 @@ def test_a_good_first_model_passes_with_the_default_targets(judged):
     assert not verdict.failed
     assert [one.name for one in verdict.checks] == [
         "accuracy", "model size", "latency on this host", "quantization loss", "leaked pairs",
-        "test images seen before",
+        "shortcut added", "test images seen before",
     ]  # fmt: skip
 
 
@@ -107,6 +109,7 @@ def test_a_good_first_model_passes_with_the_default_targets(judged):
             "250 ms is 50 ms over 200 ms",
         ),
         ({"float_accuracy": 0.9}, "quantization loss", "4 points is 1 points over 3 points"),
+        ({"data": {"shortcut_added": 0.27}}, "shortcut added", "shortcut added 0.27 is 0.25 over 0.02"),
         ({"data": {"leaked_pairs": 2}}, "leaked pairs", "leaked pairs 2 is 2 over 0"),
     ],
 )
@@ -213,7 +216,7 @@ def test_every_target_is_described_with_its_unit():
     for name, field in GateConfig.model_fields.items():
         assert any(
             unit in (field.description or "")
-            for unit in ("share", "MB", "ms", "points", "pairs", "pieces", "cut", "million")
+            for unit in ("share", "MB", "ms", "points", "pairs", "pieces", "cut", "million", "area")
         ), name
 
 

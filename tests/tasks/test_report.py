@@ -136,7 +136,7 @@ def test_a_figure_that_was_not_measured_is_called_so(rejected, tmp_path):
     targets = GateConfig(max_instructions_m=8, source_accuracy_floors={"night": 0.5})
     run = run.model_copy(update={"verdict": judge(run.made, targets)})
     assert run.latency_ms is None
-    assert write_report(run, tmp_path).read_text().count(">not measured<") == 4
+    assert write_report(run, tmp_path).read_text().count(">not measured<") == 5
     assert "None" not in summary_markdown(run)
 
 
