@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,11 @@ def main() -> int:
         original = (copied / options.file).read_text()
         if not passes(copied, options.tests, options.timeout_s):
             raise SystemExit("the tests fail without a fault, too")
-        faults = list(seeded(ast.parse(original)))
+        faults = list(places(ast.parse(original)))
         chosen = random.Random(options.seed).sample(faults, min(options.faults, len(faults)))
         missed = 0
-        for what, source in chosen:
+        for fault in chosen:
+            what, source = seeded(original, *fault)
             (copied / options.file).write_text(source)
             if passes(copied, options.tests, options.timeout_s):
                 missed += 1
@@ -69,16 +70,22 @@ def passes(checkout: Path, tests: list[str], timeout_s: float) -> bool:
     return done.returncode == 0
 
 
-def seeded(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Line and change, and the source with it, for each fault that is possible."""
+def places(tree: ast.Module) -> Iterator[tuple[int, Callable[[ast.AST], bool]]]:
+    """Which node, counted as `ast.walk` goes, can have which fault."""
     for place, node in enumerate(ast.walk(tree)):
         for fault in (opposite, negated, one_more, nothing_returned):
-            changed = copy.deepcopy(tree)
-            target = list(ast.walk(changed))[place]
-            before = ast.unparse(node).splitlines()[0]
-            if fault(target):
-                after = ast.unparse(target).splitlines()[0]
-                yield f"{getattr(node, 'lineno', 0)} {before} -> {after}", ast.unparse(changed)
+            if fault(copy.deepcopy(node)):
+                yield place, fault
+
+
+def seeded(source: str, place: int, fault: Callable[[ast.AST], bool]) -> tuple[str, str]:
+    """Line and change, and the source with that fault."""
+    tree = ast.parse(source)
+    node = list(ast.walk(tree))[place]
+    before = ast.unparse(node).splitlines()[0]
+    fault(node)
+    after = ast.unparse(node).splitlines()[0]
+    return f"{getattr(node, 'lineno', 0)} {before} -> {after}", ast.unparse(tree)
 
 
 def opposite(node: ast.AST) -> bool:
