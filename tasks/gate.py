@@ -66,8 +66,8 @@ class GateConfig(BaseModel):
         default=0.02,
         ge=0,
         le=0.5,
-        description="How much better sharpness, noise and light alone tell a class on the training files than on "
-        "the original images, at most (area under the curve, 0 to 0.5).",
+        description="How much better sharpness, noise and light alone tell a class on the training files "
+        "than on the original images, at most (area under the curve, 0 to 0.5).",
     )
     min_macro_recall: float | None = Field(
         default=None,
