@@ -144,6 +144,12 @@ def test_disputed_images_are_numbered_as_the_distinct_ones() -> None:
     assert disputed(labels, np.array([0, 2]), np.array([[0, 1]])).tolist() == [True, True]
 
 
-def test_every_reason_has_its_own_name() -> None:
+def test_an_image_without_any_vote_has_targets_of_zero() -> None:
+    assert np.allclose(resolved(votes(), label_set=SOFT).votes, 0)
+    assert np.allclose(resolved(votes(sad=1, NF=1), label_set=SOFT).votes, [[0, 0, 1, 0, 0]])
+
+
+def test_uses_and_reasons_have_numbers_and_names_of_their_own() -> None:
+    assert (SCORED, TRAIN_ONLY, UNLABELLED) == (0, 1, 2)
     assert REASONS[:3] == ("", "tie", "no majority") and REASONS[-1] == DISPUTED
     assert len(set(REASONS)) == len(REASONS) == 4 + len(OTHERS)
