@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from storage.errors import InputError
 from tasks.classes import CLASSES
 
-CODE_VERSION = 7
+CODE_VERSION = 8
 """Part of every fingerprint. Raise it when the same input and config would now give other files."""
 
 SPLITS = ("train", "val", "test")
@@ -36,7 +36,8 @@ class PrepareConfig(BaseModel):
     )
     split: Literal["stratified", "official"] = Field(
         default="stratified",
-        description="stratified: by class and source. official: FER-2013's own Usage, less leaked images",
+        description="stratified: by the hash of an image, alike in every class and source. "
+        "official: FER-2013's own Usage, less leaked images",
     )
     train_share: float = Field(default=0.70, gt=0, lt=1, description="Share of images to train on, 0 to 1")
     val_share: float = Field(default=0.15, gt=0, lt=1, description="Share of images to tune on, 0 to 1")
@@ -74,7 +75,13 @@ class PrepareConfig(BaseModel):
         default=0.87,
         ge=0.8,
         le=1,
-        description="Images that correlate more than this, once aligned, are one photo, 0 to 1",
+        description="Images whose detail correlates more than this, part by part, once laid over each other, "
+        "are one photo, 0 to 1",
+    )
+    disputed: Literal["dropped", "kept in test"] = Field(
+        default="dropped",
+        description="Images of one photo with different labels: in no split, or in test alone, where what is "
+        "right for one of them is wrong for the other",
     )
     same_scene: float = Field(
         default=0.75,

@@ -18,12 +18,13 @@ from tasks.prepare.config import SPLITS, PrepareConfig, PreparedData
 from tasks.prepare.elsewhere import audit_elsewhere, learned_first, part, write_elsewhere
 from tasks.prepare.facts import write_facts
 from tasks.prepare.grouping import Findings, find_groups
+from tasks.prepare.known import known_path
 from tasks.prepare.labels import DISPUTED, REASONS, UNLABELLED, disputed, resolve
 from tasks.prepare.metadata import describe
 from tasks.prepare.pictures import draw
 from tasks.prepare.pixels import PixelFile
 from tasks.prepare.shortcuts import audit_shortcuts
-from tasks.prepare.splits import DROPPED, Candidates, assign, load_split
+from tasks.prepare.splits import DROPPED, TEST, Candidates, assign, load_split
 from tasks.prepare.threads import Pool
 from tasks.prepare.writing import Arrangement, write_split
 
@@ -68,7 +69,8 @@ def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory
         PixelFile(directory / "pixels", config.image_px, config.channels) as pixels,
     ):
         everything = collect(learned_first(ingested), config, pixels, pool)
-        parted = part(everything, find_groups(everything, config, pool), ingested)
+        known = known_path(directory.parent, config.image_px, config.channels)
+        parted = part(everything, find_groups(everything, config, pool, known), ingested)
         images = parted.learned
         arrangement = arrange(images, parted.learned_findings, config)
         for name in SPLITS:
@@ -77,7 +79,7 @@ def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory
         metadata: dict[str, Any] = describe(images, arrangement, config) | {"fingerprint": fingerprint}
         sets = write_elsewhere(directory, parted, arrangement.splits, config)
         metadata["elsewhere"] = {name: one.model_dump(mode="json") for name, one in sets.items()}
-        metadata["audit"] = audit(directory, images, arrangement.findings, config)
+        metadata["audit"] = audit(directory, images, arrangement.findings, config, pool)
         elsewhere = audit_elsewhere(directory, parted)
         metadata["audit"]["elsewhere"] = elsewhere.model_dump(mode="json")
         metadata["audit"]["leaked_pairs"] += elsewhere.leaked
@@ -98,6 +100,8 @@ def arrange(images: Collection, findings: Findings, config: PrepareConfig) -> Ar
     )
     # after the split, so that a new image which disputes an old one moves no other between splits
     out = disputed(labels, findings.first, findings.near)[findings.copies] & (splits >= 0)
+    if config.disputed == "kept in test":
+        out &= splits != TEST
     splits[out] = DROPPED
     labels = replace(labels, reasons=np.where(out, REASONS.index(DISPUTED), labels.reasons))
     _check_classes(labels.labels[splits >= 0], config)

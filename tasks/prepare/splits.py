@@ -2,9 +2,11 @@
 
 In: groups, classes, sources of N images. Out: splits int8 (N,): 0 train, 1 val, 2 test, DROPPED, LEAKED.
 
-Groups of one class and source are lined up by a keyed hash of their content and cut at the shares. So the
-shares hold in every class and source, and when next night's images join the line, a group stays where it
-was unless it stands near a cut: a champion's test images don't become a candidate's training images.
+A group's split is a matter of its first image alone, first in the order of reading: a keyed hash of its
+pixels falls into test, val or train. So a group stays where it is whatever joins the set; what joins a group
+goes where that is, as rows are appended and file numbers grow; where an image ties two groups together, the
+later one moves. The shares hold in every class and source, up to chance: of n groups alike, by the square
+root of share · (1 - share) / n.
 """
 
 import struct
@@ -116,8 +118,8 @@ def assign(images: Candidates, config: PrepareConfig) -> np.ndarray:
     scored = images.use == SCORED
     free = scored & (placed[images.groups] == DROPPED)
     _place(placed, images, free, (config.test_share, config.val_share), config.seed)
+    without_val = _sources_without_val(images)
     if config.split == "official":
-        without_val = _sources_without_val(images)
         open_train = scored & without_val & (images.usages == TRAIN) & (placed[images.groups] == TRAIN)
         _place(
             placed,
@@ -154,41 +156,39 @@ def _place(
     """Put the groups of the chosen images into test, val, train by `shares` of (test, val)."""
     if not chosen.any():
         return
-    groups, sizes, strata = _outline(images.groups[chosen], images.strata[chosen])
-    keys = np.full(len(placed), np.iinfo(np.uint64).max)
-    np.minimum.at(keys, images.groups[chosen], images.hashes[chosen])
-    line = np.array([_keyed(key, seed) for key in keys[groups].tolist()], np.uint64)
+    groups, strata = _strata(images.groups[chosen], images.strata[chosen])
+    numbers, first = np.unique(images.groups, return_index=True)
+    leaders = images.hashes[first[np.searchsorted(numbers, groups)]]
+    marks = np.array([_mark(content, seed) for content in leaders.tolist()])
+    placed[groups] = np.array([TEST, VAL, TRAIN])[np.searchsorted(np.cumsum(shares), marks, side="right")]
     for stratum in np.unique(strata):
-        mine = np.flatnonzero(strata == stratum)
-        mine = mine[np.argsort(line[mine])]
-        placed[groups[mine]] = _cut(sizes[mine], shares)
+        mine = groups[strata == stratum]
+        _leave_none_empty(placed, mine[np.argsort(marks[strata == stratum])], shares)
 
 
-def _outline(groups: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each group's number, its size, and the stratum that most of its images belong to."""
+def _strata(groups: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each group's number, and the stratum that most of its images belong to."""
     pairs, counts = np.unique(np.stack([groups, strata], axis=1), axis=0, return_counts=True)
     order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
     numbers, first = np.unique(pairs[order, 0], return_index=True)
-    return numbers, np.bincount(groups)[numbers], pairs[order[first], 1]
+    return numbers, pairs[order[first], 1]
 
 
-def _keyed(content: int, seed: int) -> int:
+def _mark(content: int, seed: int) -> float:
+    """From 0 up to 1, spread evenly."""
     digest = blake2b(content.to_bytes(8, "little"), digest_size=8, key=seed.to_bytes(16, "little"))
-    return int.from_bytes(digest.digest(), "little")
+    return int.from_bytes(digest.digest(), "little") / 2**64
 
 
-def _cut(sizes: np.ndarray, shares: tuple[float, float]) -> np.ndarray:
-    """TEST, VAL, TRAIN for groups in line: by where a group's middle falls in the line.
+def _leave_none_empty(placed: np.ndarray, groups: np.ndarray, shares: tuple[float, float]) -> None:
+    """Give each split one of the groups, in the order of their marks, if there are enough of them.
 
-    Three groups or more leave no split with a share empty.
+    Only a class with a few dozen groups needs this.
     """
-    middle = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
-    splits = np.array([TEST, VAL, TRAIN])[np.searchsorted(np.cumsum(shares), middle, side="right")]
     wanted = [split for split, share in ((TEST, shares[0]), (VAL, shares[1])) if share > 0]
-    if len(sizes) > len(wanted):
+    if len(groups) > len(wanted):
         for place, split in enumerate(wanted):
-            if split not in splits:
-                splits[place] = split
-        if TRAIN not in splits:
-            splits[-1] = TRAIN
-    return splits
+            if split not in placed[groups]:
+                placed[groups[place]] = split
+        if TRAIN not in placed[groups]:
+            placed[groups[-1]] = TRAIN

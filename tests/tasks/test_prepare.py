@@ -62,6 +62,11 @@ def run(store: Path, work: Path, config: PrepareConfig = PLAIN) -> PreparedData:
     return prepare(ingested(store, work), config, work)
 
 
+def folders(directory: Path) -> list[Path]:
+    """Finished and unfinished data sets; what is known of pairs lies beside them in a file."""
+    return [path for path in directory.iterdir() if path.is_dir()]
+
+
 def all_ids(data: PreparedData) -> list[bytes]:
     return [name for split in SPLITS for name in load_split(data.directory, split).ids.tolist()]
 
@@ -86,11 +91,11 @@ def test_every_image_is_in_one_split_with_its_own_pixels_and_label(plain):
     assert set(seen.values()) == {1}
 
 
-def test_shares_hold_in_every_class(plain):
+def test_shares_hold_in_every_class_up_to_chance(plain):
     data, _ = plain
     for name in CLASSES:
         shares = np.array([data.counts[split][name] for split in SPLITS])
-        assert np.abs(shares - [21, 4.5, 4.5]).max() <= 2
+        assert np.abs(shares - [21, 4.5, 4.5]).max() <= 6  # thrice what chance gives 30 images
 
 
 def test_classes_are_filled_up_by_drawing_their_images_more_often_and_no_copy_is_stored(
@@ -304,7 +309,7 @@ def test_too_many_bad_rows_are_refused_and_nothing_is_left_behind(store: Path, t
     write_lines(store, [*lines[:-5], *["7" + line[1:] for line in lines[-5:]]])
     with pytest.raises(InputError, match=r"fer2013: 5 of 120 .* max_bad_share = 0.01 .*row 115 \(line 117\)"):
         run(store, tmp_path)
-    assert list((tmp_path / "prepared").iterdir()) == []
+    assert folders(tmp_path / "prepared") == []
 
 
 def test_a_class_without_images_is_an_error_unless_it_is_not_expected(store: Path, tmp_path: Path):
@@ -475,12 +480,12 @@ def test_a_run_killed_at_any_point_leaves_nothing_half_done_and_the_next_ends_th
     for point in points:
         assert in_a_process(prepare_until_killed, source, tmp_path, *point) == -signal.SIGKILL, point
         assert not (tmp_path / "prepared" / data.fingerprint).exists(), point
-    left = list((tmp_path / "prepared").iterdir())
+    left = folders(tmp_path / "prepared")
     assert len(left) == len(points)
     for partial in left:
         os.utime(partial, (0, 0))
     assert_same_files(prepare(source, STORED, tmp_path), data)
-    assert [path.name for path in (tmp_path / "prepared").iterdir()] == [data.fingerprint]
+    assert [path.name for path in folders(tmp_path / "prepared")] == [data.fingerprint]
 
 
 def prepare_on_a_small_disk(source: Ingested, work: Path, max_file_bytes: int) -> None:
@@ -497,5 +502,5 @@ def test_without_room_on_the_disk_there_is_one_clear_error_and_nothing_half_done
     data, source = plain
     # a new process: what a forked one has inherited may itself be unable to write to a file beyond the limit
     assert in_a_process(prepare_on_a_small_disk, source, tmp_path, max_file_bytes, start="spawn") == 0
-    assert list((tmp_path / "prepared").iterdir()) == []
+    assert folders(tmp_path / "prepared") == []
     assert_same_files(prepare(source, STORED, tmp_path), data)
