@@ -470,6 +470,13 @@ def test_what_nobody_thought_of_is_an_answer_too(root: Path) -> None:
     assert answer["kind"] == "error" and answer["error"].startswith("inspect: JSONDecodeError: ")
 
 
+@pytest.mark.parametrize("words", [[], ["confirm"], ["need"], ["check"], ["switch"], ["revert"]])
+def test_a_command_without_what_it_needs_is_wrong_usage(root: Path, words: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        device.main(["--root", str(root), *words])
+    assert not root.exists()
+
+
 def test_files_appear_whole_and_leave_nothing_beside_them(tmp_path: Path) -> None:
     path = tmp_path / "file"
     device.write_atomically(path, "one")
