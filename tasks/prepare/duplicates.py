@@ -40,7 +40,7 @@ _CLEARLY_ALIKE = 0.87
 """What has one hit alone must be this alike."""
 _LOOKED_AT_PX = 48
 _CELLS_EACH = 32
-_ANCHORED = 17_500
+_ANCHORED = 12_000
 """Images whose anchors wait in memory at once, at most."""
 _WINDOWED = 4096
 """Images whose windows are sorted into cells at once."""
@@ -66,17 +66,15 @@ class Hits:
 
 def _best(parts: list[Hits]) -> Hits:
     """All parts as one, a pair once."""
-    keys, scores, counts, ways = (
-        np.concatenate([np.empty(0, np.int64), *(getattr(part, name) for part in parts)])
-        for name in ("keys", "scores", "counts", "ways")
-    )
+    columns = [[np.empty(0, kind)] for kind in (np.int64, np.int32, np.int32, np.int32)]
+    for column, name in zip(columns, ("keys", "scores", "counts", "ways"), strict=True):
+        column += [getattr(part, name) for part in parts]
+    keys, scores, counts, ways = map(np.concatenate, columns)
     order = np.lexsort((ways, -scores, keys))
-    keys, scores, counts, ways = keys[order], scores[order], counts[order], ways[order]
+    keys, counts = keys[order], counts[order]
     first = np.flatnonzero(np.diff(keys, prepend=-1))
-    counts = np.add.reduceat(counts, first) if len(first) else counts
-    return Hits(
-        keys[first], scores[first].astype(np.int32), counts.astype(np.int32), ways[first].astype(np.int32)
-    )
+    counts = np.add.reduceat(counts, first, dtype=np.int32) if len(first) else counts
+    return Hits(keys[first], scores[order[first]], counts, ways[order[first]])
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,9 @@ def _as_hits(found: np.ndarray, anchored: np.ndarray, windowed: np.ndarray, coun
     keys = np.minimum(first, second) * count + np.maximum(first, second)
     ways = ((window % _PER_ANCHOR * _PER_IMAGE + anchor % _PER_IMAGE) * 2 + mirrored) * 2 + (first > second)
     others = first != second
-    return _best([Hits(keys[others], scores[others], np.ones(others.sum(), np.int32), ways[others])])
+    return _best(
+        [Hits(keys[others], scores[others], np.ones(others.sum(), np.int32), ways[others].astype(np.int32))]
+    )
 
 
 def _placed(keys: np.ndarray, ways: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ _FINE = 32
 _MARGIN = 4
 _ZOOMS = (0.9, 0.95, 1.0, 1.05, 1.1)
 _DETAIL = 1.5
-_CHUNK = 128
+_CHUNK = 64
 _SMALL = 1e-6
 
 
