@@ -54,21 +54,26 @@ class _Found:
 
 def look_again(directory: Path, seed: int, pool: Pool) -> dict[str, object]:
     """What a second look finds in the written files, for metadata.json."""
-    test = load_split(directory, "test")
-    rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(test.labels))[:SAMPLE])
-    grey = to_grey(test.images[chosen])
+    grey, ids, count = _sample(directory, seed)
     twins = {one.test for one in _alike(directory, grey, pool) if _is_twin(directory, grey[one.test], one)}
     return {
         "method": "middle of the image at 8x8 over windows of all of train and val, then at full resolution",
-        "test_images": len(chosen),
-        "of": len(test.labels),
-        "compared_with": sum(int((~load_split(directory, name).augmented).sum()) for name in SPLITS[:2]),
+        "test_images": len(ids),
+        "of": count,
+        "distinct_images_compared_with": sum(len(_distinct(directory, name)) for name in SPLITS[:2]),
         "with_a_twin": len(twins),
-        "ids": [name.decode() for name in test.ids[chosen[np.array(sorted(twins), int)]].tolist()],
-        "share_at_most": _at_most(len(twins), len(chosen)),
+        "ids": [ids[number].decode() for number in sorted(twins)],
+        "share_at_most": _at_most(len(twins), len(ids)),
         "confidence": 0.95,
     }
+
+
+def _sample(directory: Path, seed: int) -> tuple[np.ndarray, list[bytes], int]:
+    """Grey test images float32 (n, P, P), their ids, and of how many. What was mapped of the file is let go."""
+    test = load_split(directory, "test")
+    count = len(test.labels)
+    chosen = np.sort(np.random.default_rng(seed).permutation(count)[:SAMPLE])
+    return to_grey(test.images[chosen]), test.ids[chosen].tolist(), count
 
 
 def _at_most(found: int, looked_at: int) -> float | None:
@@ -132,9 +137,16 @@ def _alike(directory: Path, grey: np.ndarray, pool: Pool) -> Iterator[_Found]:
         yield from found
 
 
+def _distinct(directory: Path, name: SplitName) -> np.ndarray:
+    """Places of a split's images, of copies one."""
+    split = load_split(directory, name)
+    real = np.flatnonzero(~split.augmented)
+    return np.sort(real[np.unique(split.digests[real], return_index=True)[1]])
+
+
 def _parts(directory: Path) -> Iterator[tuple[SplitName, np.ndarray]]:
     for name in SPLITS[:2]:
-        real = np.flatnonzero(~load_split(directory, name).augmented)
+        real = _distinct(directory, name)
         for start in range(0, len(real), _CHUNK):
             yield name, real[start : start + _CHUNK]
 

@@ -43,7 +43,7 @@ def test_twins_across_splits_are_seen(tmp_path: Path):
         assert found == look_again(tmp_path, 1, pool)
     assert found["ids"] == [f"test:{len(strangers) + place}" for place in range(len(twins))]
     assert found["with_a_twin"] == len(twins)
-    assert found["compared_with"] == len(FACES)
+    assert found["distinct_images_compared_with"] == len(FACES)
 
 
 def test_strangers_alone_are_no_twins_and_a_small_sample_says_little(tmp_path: Path):
