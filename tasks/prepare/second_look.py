@@ -69,11 +69,17 @@ def look_again(directory: Path, seed: int, pool: Pool) -> dict[str, object]:
 
 
 def _sample(directory: Path, seed: int) -> tuple[np.ndarray, list[bytes], int]:
-    """Grey test images float32 (n, P, P), their ids, and of how many. What was mapped of the file is let go."""
+    """Grey test images float32 (n, P, P), their ids, and of how many.
+
+    The file is mapped anew for each few images, to bound memory.
+    """
     test = load_split(directory, "test")
     count = len(test.labels)
     chosen = np.sort(np.random.default_rng(seed).permutation(count)[:SAMPLE])
-    return to_grey(test.images[chosen]), test.ids[chosen].tolist(), count
+    parts = [chosen[start : start + _CHUNK] for start in range(0, len(chosen), _CHUNK)]
+    grey = [to_grey(load_split(directory, "test").images[part]) for part in parts]
+    none = np.empty((0, *test.images.shape[1:3]), np.float32)
+    return np.concatenate([none, *grey]), test.ids[chosen].tolist(), count
 
 
 def _at_most(found: int, looked_at: int) -> float | None:
