@@ -165,11 +165,13 @@ REAL = Path(os.environ.get("STRESS_VISION_DATA", "../shared/data"))
 )
 def test_known_pairs_of_fer2013_are_found(tmp_path: Path):
     known = known_pairs()
+    known = known[~np.isin(known, LIT_FROM_ONE_SIDE).any(axis=1)]
     rows, places = np.unique(known, return_inverse=True)
     found = find(rows_of_fer2013(rows, tmp_path), tmp_path)
     together = join(len(rows), np.array(sorted(found)))[places.reshape(-1, 2)]
-    # 18 of the 391 show two people lit from one side, who must not be taken for one
-    assert 0.94 <= (together[:, 0] == together[:, 1]).mean() <= 0.97
+    assert (
+        together[:, 0] == together[:, 1]
+    ).mean() > 0.97  # among all images, by way of others, 0.99 and more
 
 
 def known_pairs() -> np.ndarray:
