@@ -82,9 +82,9 @@ class GateConfig(BaseModel):
         description="Recall of every class, at least (share, 0 to 1). Empty: no floor.",
     )
     class_recall_floors: dict[str, float] = Field(
-        default_factory=dict,
-        description='Recall of single classes, at least (share, 0 to 1), as {"sad": 0.5}; goes before '
-        "min_class_recall.",
+        default={"stress": 0.5, "sad": 0.45},
+        description="Recall of single classes, at least (share, 0 to 1); goes before min_class_recall. The "
+        "classes that accuracy can do without are those that the product is for.",
     )
     min_source_accuracy: float | None = Field(
         default=None,
@@ -98,19 +98,19 @@ class GateConfig(BaseModel):
         "min_source_accuracy.",
     )
     elsewhere_recall_floors: dict[str, float] = Field(
-        default_factory=dict,
+        default={"fatigue": 0.5},
         description='Recall of single classes on every set from elsewhere (a source with use = "evaluate") '
-        'that has images of them, at least (share, 0 to 1), as {"stress": 0.4}.',
+        "that has images of them, at least (share, 0 to 1). Fatigue is learnt from one source alone.",
     )
     min_camera_accuracy: float | None = Field(
-        default=None,
+        default=0.7,
         ge=0,
         le=1,
         description="Accuracy under the worst camera (blur, noise, JPEG, light, ...), as a share of that on "
         "the images as they are, at least (share, 0 to 1). Empty: no floor.",
     )
     max_camera_growth: float | None = Field(
-        default=None,
+        default=15.0,
         ge=0,
         le=100,
         description="How much larger the share of any class in the answers may be under a camera, at most "

@@ -33,6 +33,9 @@ formats = ["int8"]
 [targets]
 min_accuracy = 0.0
 max_quantization_loss = 100
+min_camera_accuracy = 0.0
+max_camera_growth = 100
+class_recall_floors = {{}}
 
 [[variant]]
 name = "plain"

@@ -28,8 +28,16 @@ def good(tmp_path_factory) -> Candidate:
         "left_out": 0,
     }
     model = {"bytes": 1_500_000, "host_latency_ms": {"p95": 3.0}}
+    clean = made.cameras.cameras[0]
+    through = clean.model_copy(update={"camera": "blur 1 px"})
     return changed(
-        made, model=model, data={"leaked_pairs": 0, "shortcut_added": 0.0}, float_accuracy=0.862, **figures
+        made,
+        model=model,
+        data={"leaked_pairs": 0, "shortcut_added": 0.0},
+        float_accuracy=0.862,
+        cameras=made.cameras.model_copy(update={"cameras": (clean, through)}),
+        elsewhere=made.elsewhere.model_copy(update={"sets": ()}),
+        **figures,
     )
 
 
@@ -90,7 +98,8 @@ def test_a_good_first_model_passes_with_the_default_targets(judged):
     assert not verdict.failed
     assert [one.name for one in verdict.checks] == [
         "accuracy", "model size", "latency on this host", "quantization loss", "leaked pairs",
-        "shortcut added", "test images seen before",
+        "shortcut added", "test images seen before", "recall of stress", "recall of sad",
+        "accuracy kept (blur 1 px)", "answers leaning to neutral",
     ]  # fmt: skip
 
 
@@ -261,7 +270,7 @@ def test_no_class_may_become_the_answer_to_what_can_not_be_seen(good, judged):
 
 
 def test_a_floor_elsewhere_holds_for_every_set_that_has_the_class(good, judged):
-    office = good.elsewhere.sets[0]
+    office = good.elsewhere.test.model_copy(update={"source": "office"})
     sad = office.per_class["sad"].model_copy(update={"recall": None, "support": 0})
     stress = office.per_class["stress"].model_copy(update={"recall": 0.3, "recall_ci": (0.2, 0.4)})
     office = office.model_copy(update={"per_class": office.per_class | {"sad": sad, "stress": stress}})
