@@ -202,6 +202,9 @@ def test_a_candidate_must_not_be_clearly_worse_than_the_champion(
     assert against.value == pytest.approx(100 * paired.difference)
     assert against.value is not None and against.interval is not None
     assert against.interval[0] <= against.value <= against.interval[1]
+    # how far the lower end of the interval, not the value, is above the floor of -1 point
+    assert against.margin == pytest.approx(against.interval[0] + 1)
+    assert "the same 4" in against.reason and "1 below is allowed" in against.reason
 
 
 def test_few_images_are_not_enough_to_prove_that_a_candidate_is_no_worse(judged):
