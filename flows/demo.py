@@ -40,6 +40,7 @@ def demo_config(home: Path, inventory: Path) -> RetrainConfig:
         {
             "store": str(home / "store"),
             "work_dir": str(home / "work"),
+            "preset": "highest_speed",
             "prepare": {"target_per_class": 0},
             "train": {
                 "model": {"architecture": "custom_light", "input_px": 48},
