@@ -281,3 +281,47 @@ def test_a_floor_elsewhere_holds_for_every_set_that_has_the_class(good, judged):
     targets = GateConfig(elsewhere_recall_floors={"stress": 0.4, "sad": 0.4})
     assert judged(targets, elsewhere=elsewhere).missed == ("on office, recall of stress",)
     assert judged(GateConfig(elsewhere_recall_floors={"stress": 0.3}), elsewhere=elsewhere).passed
+
+
+def test_the_defaults_are_the_users_targets_and_the_floors_that_docs_name():
+    targets = GateConfig()
+    assert (targets.min_accuracy, targets.max_model_mb, targets.max_latency_ms) == (0.84, 10.0, 200.0)
+    assert (targets.max_quantization_loss, targets.max_leaked_pairs, targets.max_shortcut_added) == (
+        3,
+        0,
+        0.02,
+    )
+    assert (targets.min_camera_accuracy, targets.max_camera_growth) == (0.7, 15.0)
+    assert targets.class_recall_floors == {"stress": 0.5, "sad": 0.45}
+    assert targets.elsewhere_recall_floors == {"fatigue": 0.5}
+    assert (targets.champion_margin, targets.anchor_margin, targets.max_seen_share) == (1.0, 2.0, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("field", "inside", "outside"),
+    [
+        ("min_accuracy", (0, 1), (-0.01, 1.01)),
+        ("max_model_mb", (0.001, 1000), (0, 1000.5)),
+        ("max_latency_ms", (0.001, 60_000), (0, 60_000.5)),
+        ("max_quantization_loss", (0, 100), (-0.01, 100.5)),
+        ("max_leaked_pairs", (0, 10**6), (-1,)),
+        ("max_shortcut_added", (0, 0.5), (-0.01, 0.51)),
+        ("min_macro_recall", (0, 1, None), (-0.01, 1.01)),
+        ("min_class_recall", (0, 1, None), (-0.01, 1.01)),
+        ("min_source_accuracy", (0, 1, None), (-0.01, 1.01)),
+        ("min_camera_accuracy", (0, 1, None), (-0.01, 1.01)),
+        ("max_camera_growth", (0, 100, None), (-0.01, 100.5)),
+        ("max_delegate_partitions", (1, None), (0,)),
+        ("max_instructions_m", (0.001, None), (0,)),
+        ("max_seen_share", (0, 1), (-0.01, 1.01)),
+        ("champion_margin", (0, 100), (-0.01, 100.5)),
+        ("anchor_margin", (0, 100), (-0.01, 100.5)),
+        ("champion_confidence", (0.51, 0.99), (0.5, 1)),
+    ],
+)
+def test_a_target_that_can_not_be_meant_is_refused(field, inside, outside):
+    for value in inside:
+        assert getattr(GateConfig.model_validate({field: value}), field) == value
+    for value in outside:
+        with pytest.raises(ValidationError, match=field):
+            GateConfig.model_validate({field: value})
