@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from storage.errors import InputError
 from storage.files import write_whole
 from tasks.classes import CLASSES
-from tasks.evaluate.figures import ClassFigures, Interval, measure
+from tasks.evaluate.figures import Interval, measure
 from tasks.evaluate.predict import predict
 from tasks.evaluate.ranking import Ranking, rank
 from tasks.prepare import PreparedData, Split, load_elsewhere, load_split
@@ -119,17 +119,6 @@ def set_figures(source: str, probabilities: np.ndarray, images: Split, left_out:
             key: figures[key]
             for key in ("images", "accuracy", "accuracy_ci", "macro_recall", "macro_recall_ci")
         },
-    )
-
-
-def _class_figures(figures: ClassFigures, answers: float, ranking: Ranking | None) -> ElsewhereClass:
-    return ElsewhereClass(
-        support=figures.support,
-        answers=answers,
-        precision=figures.precision,
-        recall=figures.recall,
-        recall_ci=figures.recall_ci,
-        ranking=ranking,
     )
 
 
