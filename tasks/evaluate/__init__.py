@@ -90,7 +90,7 @@ def _evaluate(
     seen: Path | None,
 ) -> Evaluation:
     whole = load_split(data.directory, split)
-    images = unseen(whole, np.load(seen)) if seen else whole
+    images = unseen(whole, seen)
     if not len(images.labels):
         raise InputError(
             f"{data.directory}: the {split} split has no image; look at the counts in metadata.json"

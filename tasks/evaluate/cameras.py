@@ -194,8 +194,7 @@ def evaluate_cameras(
 
     Images whose digests lie in the file `seen` are left out.
     """
-    whole = load_split(data.directory, split)
-    images = unseen(whole, np.load(seen)) if seen else whole
+    images = unseen(load_split(data.directory, split), seen)
     cameras = evaluate_through(model_path, images, out_dir, name, split)
     grown, points = max(cameras.largest_growth.items(), key=lambda item: item[1])
     get_run_logger().info(

@@ -68,14 +68,13 @@ def measure_elsewhere(
     Images whose digests lie in the file `seen` are left out. InputError for a set without images then,
     ModelError for a model that can't be run on them.
     """
-    known = np.load(seen) if seen else np.empty(0, np.uint64)
     evaluation = ElsewhereEvaluation(
         model=name,
         model_path=model_path,
         data_fingerprint=data.fingerprint,
-        test=_measure("test", model_path, load_split(data.directory, "test"), known),
+        test=_measure("test", model_path, load_split(data.directory, "test"), seen),
         sets=tuple(
-            _measure(source, model_path, load_elsewhere(data.directory, source), known)
+            _measure(source, model_path, load_elsewhere(data.directory, source), seen)
             for source in data.elsewhere
         ),
         json_path=out_dir / f"{name}_elsewhere.json",
@@ -84,12 +83,12 @@ def measure_elsewhere(
     return evaluation
 
 
-def _measure(source: str, model_path: Path, split: Split, known: np.ndarray) -> ElsewhereFigures:
-    images = unseen(split, known)
+def _measure(source: str, model_path: Path, split: Split, seen: Path | None) -> ElsewhereFigures:
+    images = unseen(split, seen)
     if not len(images.labels):
         raise InputError(
             f"{source}: none of {len(split.labels)} images is left to measure on: the network or one that it "
-            "started from has learnt from all of them; take the source out of ingest.sources"
+            "started from has learnt from all of them; take the source out of data.sources"
         )
     return set_figures(
         source, predict(model_path, images.images), images, len(split.labels) - len(images.labels)

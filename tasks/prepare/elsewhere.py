@@ -25,7 +25,7 @@ from tasks.prepare.grouping import Findings
 from tasks.prepare.labels import SCORED, resolve
 from tasks.prepare.splits import TRAIN, VAL, Split, elsewhere_path, load_elsewhere, load_split
 
-_HOW = "take the source out of ingest.sources or give it other images"
+_HOW = "take the source out of data.sources or give it other images"
 
 
 class ElsewhereSet(BaseModel, frozen=True, extra="forbid"):

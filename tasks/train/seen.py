@@ -24,7 +24,7 @@ def write_seen(directory: Path, splits: Iterable[Split], earlier: np.ndarray) ->
         np.save(file, np.unique(np.concatenate([*(split.digests for split in splits), earlier])))
 
 
-def unseen(split: Split, seen: np.ndarray) -> Split:
-    """The images of a split that aren't among the digests `seen`."""
-    new = ~np.isin(split.digests, seen)
+def unseen(split: Split, seen: Path | None) -> Split:
+    """The images of a split whose digests don't lie in the file `seen`; all where there is none."""
+    new = ~np.isin(split.digests, np.load(seen) if seen else [])
     return split if new.all() else split.where(new)
