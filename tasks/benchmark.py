@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field
 
 from deployments.program import Answer, DeviceProgram
+from tasks.latency import Latency
 
 _THROTTLE_FLAGS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 _TERMINAL_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)?")
@@ -78,16 +79,9 @@ class Machine(BaseModel, frozen=True, title="Machine"):
     runtime_version: Plain | None = None
 
 
-class LatencyFigures(BaseModel, frozen=True, title="Latency", allow_inf_nan=False):
-    runs: int
+class LatencyFigures(Latency, frozen=True):
     warmup: int
     threads: int
-    mean_ms: float
-    std_ms: float
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    fps: float
     runtime: Plain
     delegate: Plain | None
     cpu_share: float

@@ -75,7 +75,7 @@ class Night(BaseModel, frozen=True, extra="forbid"):
     def latency_ms(self) -> float | None:
         """p95 of the slowest device, or of this host where none has measured."""
         slowest = self.slowest_p95_ms
-        return self.made.model.host_latency_ms.get("p95") if slowest is None else slowest
+        return self.made.model.host_p95_ms if slowest is None else slowest
 
     @property
     def outcome(self) -> Outcome | None:

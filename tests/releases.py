@@ -63,7 +63,6 @@ def describe(path: Path) -> TfliteModel:
         min_runtime_version="2.14.0",
         delegate_partitions=1,
         undelegated=(),
-        host_latency_ms={},
     )
 
 

@@ -38,7 +38,7 @@ def convert_model(
             model.path.name,
             model.bytes / 1e6,
             model.delegate_partitions,
-            model.host_latency_ms["p95"],
+            model.host_p95_ms,
             "unmeasured" if model.instructions_m is None else f"{model.instructions_m:.2f}",
         )
     return converted

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from storage.manifest import TensorInfo
+from tasks.latency import Latency
 
 Format = Literal["int8", "float16", "float32"]
 
@@ -46,9 +47,15 @@ class TfliteModel(BaseModel, frozen=True, extra="forbid"):
     """Operations that run outside of the delegate's partitions, in order."""
     widened: tuple[str, ...] = ()
     """Tensors whose range had to be widened for XNNPACK (`tasks.convert.ranges`)."""
-    host_latency_ms: dict[str, float]
+    host_latency: Latency | None = None
+    """On the machine that converted it, one thread; None: not measured."""
     instructions_m: float | None = None
     """Millions of instructions per inference, by the user's own counter; None: there is none."""
+
+    @property
+    def host_p95_ms(self) -> float | None:
+        """What the gate judges of the latency here."""
+        return self.host_latency.p95_ms if self.host_latency else None
 
 
 class ConvertedModels(BaseModel, frozen=True, extra="forbid"):

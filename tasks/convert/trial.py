@@ -43,7 +43,7 @@ def main(path: Path, runs: int, image: bytes) -> dict[str, Any]:
         "finite": finite,
         "delegate_partitions": partitions,
         "undelegated": undelegated,
-        "host_latency_ms": _statistics(np.array(milliseconds)),
+        "host_latency": _statistics(np.array(milliseconds)),
     }
 
 
@@ -59,8 +59,9 @@ def _tensor(details: dict[str, Any]) -> dict[str, Any]:
 
 def _statistics(milliseconds: np.ndarray) -> dict[str, float]:
     p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
-    values = {"mean": milliseconds.mean(), "std": milliseconds.std(), "p50": p50, "p95": p95, "p99": p99}
-    return {name: float(value) for name, value in values.items()}
+    mean, std = milliseconds.mean(), milliseconds.std(ddof=1)
+    values = {"mean_ms": mean, "std_ms": std, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "fps": 1000 / mean}
+    return {"runs": len(milliseconds), **{name: float(value) for name, value in values.items()}}
 
 
 def _partitions(interpreter: Any) -> tuple[int, list[str]]:

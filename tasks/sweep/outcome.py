@@ -66,7 +66,7 @@ def figures_of(
         macro_recall=quantized.macro_recall,
         quantization_loss=100 * (original.accuracy - quantized.accuracy),
         bytes=model.bytes,
-        host_p95_ms=model.host_latency_ms["p95"],
+        host_p95_ms=model.host_p95_ms,
         instructions_m=model.instructions_m,
         parameters=trained.parameters,
         epochs=trained.epochs,

@@ -8,7 +8,7 @@ from tasks.evaluate.layers import LayerError
 from tasks.night import Night
 from tasks.prepare import PrepareConfig
 from tasks.train import ModelConfig, OptimizerConfig, TrainConfig
-from tests.tasks.small_run import small_night
+from tests.tasks.small_run import host_latency, small_night
 
 GOOD_HISTORY = {
     "loss": [1.5, 1.0, 0.8, 0.7],
@@ -39,7 +39,7 @@ def good_night(tmp_path_factory):
                 for name, one in night.made.int8.per_class.items()
             },
         },
-        model={"bytes": 1_500_000, "host_latency_ms": {"p95": 20.0}},
+        model={"bytes": 1_500_000, "host_latency": host_latency(20.0)},
     )
 
 
@@ -153,7 +153,7 @@ def test_a_network_that_was_still_getting_better_gets_more_epochs(measured):
 
 
 def test_too_slow_a_frame_advises_the_small_network_a_smaller_input_and_the_accelerator(measured):
-    run = measured(model={"host_latency_ms": {"p95": 240.0}})
+    run = measured(model={"host_latency": host_latency(240.0)})
     advice = only(run)
     assert advice.changes == {"train.model.architecture": "custom_light", "train.model.input_px": 120}
     assert "Coral" in advice.beyond_config

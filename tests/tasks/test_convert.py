@@ -102,8 +102,10 @@ def test_every_format_answers_as_the_keras_model_does(converted, saved, data):
 def test_the_graph_is_one_piece_in_the_delegate_and_its_latency_is_measured(converted):
     for model in converted.models.values():
         assert model.delegate_partitions == 1
-        latency = model.host_latency_ms
-        assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
+        latency = model.host_latency
+        assert latency and latency.runs == 20
+        assert 0 < latency.p50_ms <= latency.p95_ms <= latency.p99_ms
+        assert latency.std_ms > 0 and latency.fps == pytest.approx(1000 / latency.mean_ms)
     assert "CONV_2D" not in converted.int8.undelegated
     assert converted.models["float32"].undelegated == ()
 

@@ -347,7 +347,7 @@ def test_layers_are_compared_on_validation_images_where_there_is_a_float32_file(
     files = {
         name: TfliteModel(
             format=name, path=models[name], bytes=1, sha256="", min_runtime_version="", delegate_partitions=1,
-            undelegated=(), host_latency_ms={}, input=_TENSOR, output=_TENSOR,
+            undelegated=(), input=_TENSOR, output=_TENSOR,
         )
         for name in ("float32", "int8")
     }  # fmt: skip

@@ -10,7 +10,7 @@ from tasks.evaluate import ClassFigures, Paired, SourceFigures
 from tasks.evaluate.camera_figures import Cameras
 from tasks.evaluate.elsewhere import ElsewhereEvaluation
 from tasks.gate import Check, GateConfig, Verdict, judge
-from tests.tasks.small_run import small_candidate
+from tests.tasks.small_run import host_latency, small_candidate
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def good(tmp_path_factory) -> Candidate:
         "images": 1000,
         "left_out": 0,
     }
-    model = {"bytes": 1_500_000, "host_latency_ms": {"p95": 3.0}}
+    model = {"bytes": 1_500_000, "host_latency": host_latency(3.0)}
     clean = made.cameras.cameras[0]
     through = clean.model_copy(update={"camera": "blur 1 px"})
     return changed(
@@ -113,7 +113,7 @@ def test_a_good_first_model_passes_with_the_default_targets(judged):
         ),
         ({"model": {"bytes": 11_200_000}}, "model size", "model size 11.2 MB is 1.2 MB over 10 MB"),
         (
-            {"model": {"host_latency_ms": {"p95": 250.0}}},
+            {"model": {"host_latency": host_latency(250.0)}},
             "latency on this host",
             "250 ms is 50 ms over 200 ms",
         ),
@@ -136,7 +136,7 @@ def test_each_missed_target_rejects_with_its_distance_in_plain_words(judged, cha
     [
         ({"accuracy": float("nan")}, ["accuracy", "quantization loss"]),
         ({"float_accuracy": float("nan")}, ["quantization loss"]),
-        ({"model": {"host_latency_ms": {}}}, ["latency on this host"]),
+        ({"model": {"host_latency": None}}, ["latency on this host"]),
         ({"data": {"leaked_pairs": None}}, ["leaked pairs"]),
     ],
 )

@@ -131,7 +131,7 @@ def test_a_report_without_pictures_still_stands(rejected, tmp_path):
 
 
 def test_a_figure_that_was_not_measured_is_called_so(rejected, tmp_path):
-    unmeasured = rejected.made.model.model_copy(update={"host_latency_ms": {}})
+    unmeasured = rejected.made.model.model_copy(update={"host_latency": None})
     run = with_candidate(rejected, converted=ConvertedModels(models={"int8": unmeasured}))
     targets = GateConfig(max_instructions_m=8, source_accuracy_floors={"night": 0.5})
     run = run.model_copy(update={"verdict": judge(run.made, targets)})
