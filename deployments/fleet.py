@@ -27,6 +27,12 @@ class Device(BaseModel, frozen=True, extra="forbid", title="Device"):
         default="/opt/stress-vision", pattern=r"^/", description="Absolute folder of the releases."
     )
     python: str = Field(default="python3", min_length=1, description="Python ≥ 3.9 that has the runtime.")
+    delegate: str = Field(
+        default="",
+        pattern=r"^(/.*)?$",
+        description="Library of a delegate that runs the model, such as a Coral's "
+        "/usr/lib/aarch64-linux-gnu/libedgetpu.so.1; empty: the runtime's own.",
+    )
     group: str = Field(
         default="default", description="Free label, for reports and for rolling out to a part."
     )

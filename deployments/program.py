@@ -13,6 +13,8 @@ from deployments.ssh import Connection, Finished
 
 Answer = dict[str, Any]
 SOURCE = Path(__file__).parent / "pi" / "device.py"
+RUNS_THE_MODEL = ("check", "benchmark", "time")
+"""Commands that open it, with the device's own delegate where the inventory names one."""
 
 
 class DeviceProgram:
@@ -33,6 +35,8 @@ class DeviceProgram:
     def ask(self, command: str, *, timeout_s: float = 60.0, **options: object) -> Answer:
         """Run one command; `confirm_within_s=5` becomes `--confirm-within-s 5`, True a bare option."""
         words = [self._connection.device.python, str(self._path), "--root", str(self._root), command]
+        if command in RUNS_THE_MODEL and (library := self._connection.device.delegate):
+            options["delegate"] = library
         for name, value in options.items():
             option = "--" + name.replace("_", "-")
             words += [option] if value is True else [] if value is False else [option, str(value)]

@@ -61,8 +61,10 @@ class GoldenFacts(BaseModel, frozen=True):
     images: int
     runtime: str
     """Name and version of the runtime that gave the outputs; the same one gives them bit for bit."""
+    delegate: str | None = None
+    """The delegate beside it, xnnpack or none; None in releases that don't say."""
     tolerance_lsb: int
-    """By how many steps of an output another runtime may differ."""
+    """By how many steps of an output another runtime may differ in most images."""
 
 
 class Manifest(BaseModel, frozen=True):
