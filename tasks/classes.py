@@ -24,3 +24,17 @@ TO_CLASS = {
     "stress": "stress", "fatigue": "fatigue",
 }  # fmt: skip
 """Any source's class name to one of `CLASSES`. Contempt has no counterpart and is left out on purpose."""
+
+EMOTIONS = ("neutral", "surprise", "anger", "disgust", "fear", "sadness", "happiness", "fatigue")
+"""What a network may tell apart inside, finer than `CLASSES`."""
+
+CLASS_OF_EMOTION = tuple(CLASSES.index(TO_CLASS[emotion]) for emotion in EMOTIONS)
+"""For each of `EMOTIONS` the place of its class in `CLASSES`."""
+
+_SAME_EMOTION = {"angry": "anger", "sad": "sadness", "happy": "happiness"}
+
+
+def emotion_of(name: str) -> int | None:
+    """The place in `EMOTIONS` of a source's class name; None for one that holds several, as stress does."""
+    name = _SAME_EMOTION.get(name, name)
+    return EMOTIONS.index(name) if name in EMOTIONS else None

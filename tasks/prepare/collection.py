@@ -1,11 +1,12 @@
 """Every readable image of every source, with what is known of it.
 
 In: the ingested manifests. Out: a `Collection`: pixels in a scratch file, the rest as columns in memory
-(N images): votes uint8 (N, 8) with the columns `ferplus.VOTES`, usages int8 (N,) 0 train 1 val 2 test
+(N images): votes uint8 (N, 8) with the columns `ferplus.VOTES`, emotions uint8 (N, 8) the same votes by
+emotion, posted uint8 (N,) the place in EMOTIONS of the source's own label (`labels.UNSAID` without one), usages int8 (N,) 0 train 1 val 2 test
 -1 unsaid, sources uint8 (N,), ids bytes (N,), hashes uint64 (N,) of the pixels, statistics float32 (N, 3).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -13,11 +14,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from storage.errors import InputError
-from tasks.classes import FER2013_EMOTIONS, TO_CLASS
+from tasks.classes import EMOTIONS, FER2013_EMOTIONS, TO_CLASS, emotion_of
 from tasks.ingest import Ingested, SourceFile, SourceManifest, blob_path
 from tasks.prepare.config import PrepareConfig
 from tasks.prepare.fer2013 import Rows, read_fer2013
-from tasks.prepare.ferplus import VOTES, read_ferplus
+from tasks.prepare.ferplus import VOTES, Table, read_ferplus
+from tasks.prepare.labels import UNSAID
 from tasks.prepare.persons import read_persons
 from tasks.prepare.photos import class_of, decode, to_canvas, usage_of
 from tasks.prepare.pixels import PixelFile, to_grey
@@ -38,6 +40,8 @@ class Block:
 
     images: np.ndarray
     votes: np.ndarray
+    emotions: np.ndarray
+    posted: np.ndarray
     usages: np.ndarray
     ids: np.ndarray
     faults: list[tuple[str, str]]
@@ -52,6 +56,8 @@ class Collection:
     pixels: PixelFile
     names: tuple[str, ...]
     votes: np.ndarray
+    emotions: np.ndarray
+    posted: np.ndarray
     usages: np.ndarray
     sources: np.ndarray
     ids: np.ndarray
@@ -85,6 +91,8 @@ def collect(ingested: Ingested, config: PrepareConfig, pixels: PixelFile, pool: 
         pixels=pixels,
         names=tuple(source.name for source in ingested.sources),
         votes=np.concatenate([block.votes for block in blocks]),
+        emotions=np.concatenate([block.emotions for block in blocks]),
+        posted=np.concatenate([block.posted for block in blocks]),
         usages=np.concatenate([block.usages for block in blocks]),
         sources=np.concatenate(sources),
         ids=np.concatenate([block.ids for block in blocks]),
@@ -132,29 +140,49 @@ def _is_ferplus(key: str) -> bool:
     return PurePosixPath(key).name.lower().startswith(_FERPLUS_FILE)
 
 
-def _ferplus_table(name: str, files: dict[str, SourceFile], blobs: Path) -> np.ndarray:
+def _ferplus_table(name: str, files: dict[str, SourceFile], blobs: Path) -> Table:
     for key, file in files.items():
         if _is_ferplus(key):
             return read_ferplus(blob_path(blobs, file.sha256), f"{name}: {key}")
     raise InputError(f"{name}: no {_FERPLUS_FILE}; put it beside fer2013.csv or set label_set to fer2013")
 
 
-def _csv_block(name: str, rows: Rows, table: np.ndarray | None, config: PrepareConfig) -> Block:
-    rated = table is not None
-    votes = table[np.minimum(rows.rows, len(table) - 1)] if rated else _FER2013_VOTES[rows.emotions]
+def _csv_block(name: str, rows: Rows, table: Table | None, config: PrepareConfig) -> Block:
+    labels = _FER2013_LABELS[rows.emotions]
+    if table is not None:
+        given = np.minimum(rows.rows, len(table) - 1)
+        labels = replace(labels, votes=table.votes[given], emotions=table.emotions[given])
     ids = [
         f"{name}:{_USAGE_NAMES[usage]}:{row}"
         for usage, row in zip(rows.usages.tolist(), rows.rows.tolist(), strict=True)
     ]
     faults = [(f"{name}: row {row} (line {row + 2})", why) for row, why in rows.faults]
-    return _measure(to_canvas(rows.images, config.image_px, config.channels), votes, rows.usages, ids, faults)
+    return _measure(
+        to_canvas(rows.images, config.image_px, config.channels), labels, rows.usages, ids, faults
+    )
 
 
-def _one_vote(class_name: str) -> np.ndarray:
-    return np.array([name == class_name for name in VOTES], np.uint8)
+@dataclass(frozen=True)
+class _Given:
+    """What a source says of n images: votes uint8 (n, 8), emotions uint8 (n, 8), posted uint8 (n,)."""
+
+    votes: np.ndarray
+    emotions: np.ndarray
+    posted: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> "_Given":
+        return _Given(self.votes[rows], self.emotions[rows], self.posted[rows])
 
 
-_FER2013_VOTES = np.stack([_one_vote(TO_CLASS[emotion]) for emotion in FER2013_EMOTIONS])
+def _given(names: Sequence[str]) -> _Given:
+    """One vote an image, for the class and emotion that its source names."""
+    posted = np.array([UNSAID if (place := emotion_of(name)) is None else place for name in names], np.uint8)
+    votes = [[TO_CLASS[name] == one for one in VOTES] for name in names]
+    emotions = posted[:, None] == np.arange(len(EMOTIONS))
+    return _Given(np.array(votes, np.uint8).reshape(-1, len(VOTES)), emotions.astype(np.uint8), posted)
+
+
+_FER2013_LABELS = _given(FER2013_EMOTIONS)
 
 
 def _read_folders(
@@ -180,7 +208,7 @@ def _photo_block(
     shape = (-1, config.image_px, config.image_px, config.channels)
     return _measure(
         np.array(images, np.uint8).reshape(shape),
-        np.array([_one_vote(class_name) for _, class_name in good], np.uint8).reshape(-1, len(VOTES)),
+        _given([class_name for _, class_name in good]),
         np.array([usage_of(key) for key, _ in good], np.int8),
         [f"{name}:{key}" for key, _ in good],
         faults,
@@ -188,10 +216,18 @@ def _photo_block(
 
 
 def _measure(
-    images: np.ndarray, votes: np.ndarray, usages: np.ndarray, ids: list[str], faults: list[tuple[str, str]]
+    images: np.ndarray, given: _Given, usages: np.ndarray, ids: list[str], faults: list[tuple[str, str]]
 ) -> Block:
     names = np.array([name.encode() for name in ids], "S")
-    return Block(images, votes, usages, names, faults, hash_images(images), statistics_of(images))
+    return Block(
+        images,
+        **vars(given),
+        usages=usages,
+        ids=names,
+        faults=faults,
+        hashes=hash_images(images),
+        statistics=statistics_of(images),
+    )
 
 
 def hash_images(images: np.ndarray) -> np.ndarray:

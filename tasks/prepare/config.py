@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from storage.errors import InputError
 from tasks.classes import CLASSES
 
-CODE_VERSION = 8
+CODE_VERSION = 9
 """Part of every fingerprint. Raise it when the same input and config would now give other files."""
 
 SPLITS = ("train", "val", "test")
@@ -33,6 +33,13 @@ class PrepareConfig(BaseModel):
         ge=0,
         lt=1,
         description="A FER+ label must hold more than this share of an image's votes (paper: 0.5)",
+    )
+    posted_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="With ferplus_votes, how much of a training target is the emotion that the photo was posted "
+        "as (FER-2013's own label), 0 to 1: the crowd sees neutral in much of what was posted as anger or fear",
     )
     split: Literal["stratified", "official"] = Field(
         default="stratified",

@@ -22,7 +22,7 @@ from tasks.prepare.collection import Collection, hash_images
 from tasks.prepare.config import SPLITS, PrepareConfig
 from tasks.prepare.duplicates import join
 from tasks.prepare.grouping import Findings
-from tasks.prepare.labels import SCORED, resolve
+from tasks.prepare.labels import SCORED, by_emotion, resolve
 from tasks.prepare.splits import TRAIN, VAL, Split, elsewhere_path, load_elsewhere, load_split
 
 _HOW = "take the source out of data.sources or give it other images"
@@ -84,7 +84,7 @@ def part(everything: Collection, findings: Findings, ingested: Ingested) -> Part
         names=names,
         **{
             name: getattr(everything, name)[:count]
-            for name in ("votes", "usages", "sources", "ids", "hashes", "statistics")
+            for name in ("votes", "emotions", "posted", "usages", "sources", "ids", "hashes", "statistics")
         },
     )
     return Parted(everything, findings, learned, among(findings, mine))
@@ -151,7 +151,7 @@ def _write(
     numbers = np.flatnonzero(mine)[kept]
     columns = {
         "labels": labels.labels[kept],
-        "votes": labels.votes[kept],
+        "emotions": by_emotion(labels.votes, images.emotions[mine], found.copies)[kept],
         "sources": np.zeros(len(kept), np.uint8),
         "ids": images.ids[numbers],
         "augmented": np.zeros(len(kept), bool),

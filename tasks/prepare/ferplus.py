@@ -1,7 +1,7 @@
 """FER+: the votes of ten annotators for each image of FER-2013 (Barsoum et al., 2016).
 
 In: `fer2013new.csv`. Out: votes uint8 (n, 8), columns `VOTES`: our five classes, then contempt,
-unknown and NF (no face). Row i belongs to row i of fer2013.csv: the number in the column `Image name`
+unknown and NF (no face); and the same by emotion, uint8 (n, 8), columns `EMOTIONS`. Row i belongs to row i of fer2013.csv: the number in the column `Image name`
 skips rows and must never be used to join.
 
 The rule, the paper's with our classes in place of its eight:
@@ -15,12 +15,13 @@ The rule, the paper's with our classes in place of its eight:
 """
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from storage.errors import InputError
-from tasks.classes import CLASSES, FERPLUS_EMOTIONS, TO_CLASS
+from tasks.classes import CLASSES, EMOTIONS, FERPLUS_EMOTIONS, TO_CLASS
 from tasks.prepare.fer2013 import open_packed
 
 OTHERS = ("contempt", "unknown", "NF")
@@ -30,8 +31,19 @@ VOTES = (*CLASSES, *OTHERS)
 _COLUMNS = (*FERPLUS_EMOTIONS, "unknown", "NF")
 
 
-def read_ferplus(path: Path, name: str) -> np.ndarray:
-    """Votes uint8 (n, 8) without outliers, in the file's row order. InputError names row and column."""
+@dataclass(frozen=True)
+class Table:
+    """Votes of n images, uint8 (n, 8): by class and other (`VOTES`), and by emotion (`EMOTIONS`)."""
+
+    votes: np.ndarray
+    emotions: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.votes)
+
+
+def read_ferplus(path: Path, name: str) -> Table:
+    """Votes without outliers, in the file's row order. InputError names row and column."""
     with open_packed(path, name) as file:
         lines = file.read().decode("utf-8-sig", "replace").splitlines()
     if not lines:
@@ -52,9 +64,12 @@ def _numbers(cells: list[list[str]], name: str) -> np.ndarray:
     return np.array(cells, np.int64).astype(np.uint8).reshape(-1, len(_COLUMNS))
 
 
-def _merge(raw: np.ndarray) -> np.ndarray:
+def _merge(raw: np.ndarray) -> Table:
     kept = np.where(raw <= 1, 0, raw)
     votes = np.zeros((len(raw), len(VOTES)), np.uint8)
+    emotions = np.zeros((len(raw), len(EMOTIONS)), np.uint8)
     for place, column in enumerate(_COLUMNS):
         votes[:, VOTES.index(TO_CLASS.get(column, column))] += kept[:, place]
-    return votes
+        if column in EMOTIONS:
+            emotions[:, EMOTIONS.index(column)] = kept[:, place]
+    return Table(votes, emotions)

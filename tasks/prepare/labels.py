@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.classes import CLASSES
+from tasks.classes import CLASS_OF_EMOTION, CLASSES, EMOTIONS
 from tasks.prepare.config import PrepareConfig
 from tasks.prepare.ferplus import OTHERS, VOTES
 
 SCORED, TRAIN_ONLY, UNLABELLED = 0, 1, 2
+
+UNSAID = 255
+"""Instead of an emotion's place: the label is a class of several emotions."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,25 @@ def resolve(votes: np.ndarray, copies: np.ndarray, config: PrepareConfig) -> Lab
         _reasons(total, tie, scored)[copies],
         _conflicts(votes, copies),
     )
+
+
+def by_emotion(votes: np.ndarray, emotions: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    """Targets `votes` float32 (N, 5) spread over each class's emotions, float32 (N, 8): as the votes for these
+    stand, uint8 (N, 8), those of copies together; evenly where none says which."""
+    total = np.zeros((int(copies.max()) + 1, len(EMOTIONS)), np.float32)
+    np.add.at(total, copies, emotions)
+    classes = list(CLASS_OF_EMOTION)
+    member = np.eye(len(CLASSES), dtype=np.float32)[classes]
+    unsaid = (total @ member == 0)[:, classes]
+    total = np.where(unsaid, 1, total)
+    return (total / (total @ member)[:, classes])[copies] * votes[:, classes]
+
+
+def with_posted(targets: np.ndarray, posted: np.ndarray, share: float) -> np.ndarray:
+    """Targets float32 (N, 8) of which `share` goes to the emotion `posted` uint8 (N,), where one is named."""
+    there = posted != UNSAID
+    own = np.eye(len(EMOTIONS), dtype=np.float32)[np.where(there, posted, 0)]
+    return np.where(there[:, None], (1 - share) * targets + share * own, targets).astype(np.float32)
 
 
 def disputed(labels: Labels, first: np.ndarray, near: np.ndarray) -> np.ndarray:

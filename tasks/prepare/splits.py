@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from storage.errors import InputError
+from tasks.classes import CLASS_OF_EMOTION, CLASSES
 from tasks.prepare.config import SPLITS, PrepareConfig
 from tasks.prepare.labels import SCORED, TRAIN_ONLY
 
@@ -35,8 +36,8 @@ class Split:
     """uint8 (N, P, P, C)"""
     labels: np.ndarray
     """uint8 (N,), index into CLASSES"""
-    votes: np.ndarray
-    """float32 (N, 5), rows sum to 1"""
+    emotions: np.ndarray
+    """float32 (N, 8), the target of each of EMOTIONS, rows sum to 1"""
     sources: np.ndarray
     """uint8 (N,), index into metadata["sources"]"""
     ids: np.ndarray
@@ -48,9 +49,19 @@ class Split:
     groups: np.ndarray
     """int32 (N,), copies, near duplicates and frames of one person share a number, in all three splits"""
 
+    @property
+    def votes(self) -> np.ndarray:
+        """float32 (N, 5), the target of each class: the sum of its emotions'."""
+        return class_sums(self.emotions)
+
     def where(self, chosen: np.ndarray) -> "Split":
         """The chosen images alone, by a mask or by their places."""
         return Split(**{name: column[chosen] for name, column in vars(self).items()})
+
+
+def class_sums(emotions: np.ndarray) -> np.ndarray:
+    """Shares of EMOTIONS (N, 8) as shares of CLASSES float32 (N, 5)."""
+    return emotions @ np.eye(len(CLASSES), dtype=np.float32)[list(CLASS_OF_EMOTION)]
 
 
 def load_split(directory: Path, name: SplitName) -> Split:

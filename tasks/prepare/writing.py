@@ -15,7 +15,7 @@ from tasks.prepare.augment import Alterations, alter, plan
 from tasks.prepare.collection import Collection
 from tasks.prepare.config import SPLITS, PrepareConfig
 from tasks.prepare.grouping import Findings
-from tasks.prepare.labels import Labels
+from tasks.prepare.labels import Labels, by_emotion, with_posted
 from tasks.prepare.pixels import CHUNK
 
 
@@ -46,7 +46,7 @@ def write_split(
     augmented = order >= len(real)
     columns = {
         "labels": arrangement.labels.labels[numbers],
-        "votes": arrangement.labels.votes[numbers],
+        "emotions": _targets(name, images, arrangement, config)[numbers],
         "sources": images.sources[numbers],
         "ids": images.ids[numbers],
         "augmented": augmented,
@@ -55,6 +55,13 @@ def write_split(
     }
     chunks = _chunks(images, numbers, order - len(real), extra)
     write_npz(directory / f"{name}_data.npz", columns, chunks, (len(numbers), *images.pixels.shape))
+
+
+def _targets(name: str, images: Collection, arrangement: Arrangement, config: PrepareConfig) -> np.ndarray:
+    """float32 (N, 8). What is validated and tested on keeps the votes alone."""
+    targets = by_emotion(arrangement.labels.votes, images.emotions, arrangement.findings.copies)
+    share = config.posted_share if name == "train" and config.label_set == "ferplus_votes" else 0
+    return with_posted(targets, images.posted, share)
 
 
 def _chunks(

@@ -7,6 +7,7 @@ adjustment) and costs nothing on a device: it becomes part of the biases.
 
 import numpy as np
 
+from tasks.classes import CLASS_OF_EMOTION, CLASSES
 from tasks.prepare.splits import Split
 from tasks.train.networks import HEAD
 
@@ -22,7 +23,7 @@ def balance(network, validation: Split) -> np.ndarray:
     shift = best_shift(
         network.predict(validation.images, batch_size=256, verbose=0), np.asarray(validation.labels)
     )
-    head.set_weights([kernel, bias + shift])
+    head.set_weights([kernel, bias + (shift if len(bias) == len(CLASSES) else shift[list(CLASS_OF_EMOTION)])])
     return shift
 
 

@@ -59,6 +59,11 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", title="Network"):
         description="Residual blocks per stage of resnet_native, four numbers of at least 1; the first may "
         "be 0: the stage is then its convolution alone.",
     )
+    emotions: bool = Field(
+        default=False,
+        description="Tell eight emotions apart inside, anger from fear from disgust, and sum their probabilities "
+        "to the five classes in the graph.",
+    )
     dropout: float = Field(
         default=0.3,
         ge=0,

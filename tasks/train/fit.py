@@ -128,7 +128,7 @@ def _fit(
                 _resume(network, directory / "checkpoints" / progress.weights)
         network.fit(
             training_batches(splits["train"], config, progress.epochs, target_per_class),
-            validation_data=validation_batches(splits["val"]),
+            validation_data=validation_batches(splits["val"], config),
             initial_epoch=progress.epochs,
             epochs=config.epochs,
             steps_per_epoch=steps,
@@ -229,12 +229,13 @@ def _write_final_model(splits, config: TrainConfig, directory: Path):
     import keras
 
     from tasks.train.balance import balance
-    from tasks.train.networks import build_network
+    from tasks.train.networks import build_network, in_classes
 
     shape = splits["train"].images.shape[1:]
     network = build_network(config.model, shape[0], shape[2])
     best = keras.models.load_model(directory / BEST_MODEL, compile=False)
     network.set_weights(best.get_weights())
+    network = in_classes(network)
     shift = balance(network, splits["val"]).tolist() if config.balance_outputs else [0.0] * len(CLASSES)
     path = directory / "final_model.keras"
     with arriving(path) as part:

@@ -1,6 +1,6 @@
 """Batches for `fit`, made from images that stay uint8 in memory.
 
-Out: (images uint8 (B, P, P, C), labels float32 (B, 5)), with class weights also weights float32 (B,).
+Out: (images uint8 (B, P, P, C), labels float32 (B, 5), or (B, 8) by emotion), with class weights also weights float32 (B,).
 Every batch is a function of (seed, epoch, step) alone: a run that was killed sees, from its next epoch on,
 the very batches that an uninterrupted one sees.
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tasks.classes import CLASSES
+from tasks.classes import CLASS_OF_EMOTION, CLASSES
 from tasks.prepare.augment import filled_up
 from tasks.train.augmentation import augment
 from tasks.train.config import TrainConfig
@@ -33,6 +33,8 @@ class LabelledImages(Protocol):
     def labels(self) -> np.ndarray: ...
     @property
     def votes(self) -> np.ndarray: ...
+    @property
+    def emotions(self) -> np.ndarray: ...
 
 
 def count_steps(images: int, batch_size: int) -> int:
@@ -54,13 +56,13 @@ def training_batches(
     """
     import tensorflow as tf
 
-    images, votes = tf.constant(split.images), tf.constant(split.votes, tf.float32)
+    images, targets = tf.constant(split.images), tf.constant(targets_of(split, config))
     drawn = int(count_drawn(split.labels, target_per_class).sum())
     batch_size = min(config.batch_size, drawn)
     steps = count_steps(drawn, batch_size)
     # the type checker's stubs of TensorFlow leave `experimental` out
     random: Any = tf.random
-    weights = _weights_as_drawn(split, config.class_weights, target_per_class)
+    weights = _weights_as_drawn(split, config, target_per_class)
     order = _order(split.labels, target_per_class)
 
     def batch(number: Any) -> tuple[tf.Tensor, ...]:
@@ -71,7 +73,7 @@ def training_batches(
             max_index=tf.constant(drawn - 1, tf.int64),
         )
         rows = order(epoch, places)
-        x, y = tf.gather(images, rows), tf.gather(votes, rows)
+        x, y = tf.gather(images, rows), tf.gather(targets, rows)
         x, y = augment(x, y, config.augmentation, seed=tf.stack([tf.constant(config.seed, tf.int64), number]))
         return (x, y) if weights is None else (x, y, tf.linalg.matvec(y, tf.constant(weights)))
 
@@ -103,21 +105,30 @@ def _order(labels: np.ndarray, target_per_class: int) -> "Callable[[tf.Tensor, t
     return rows
 
 
-def validation_batches(split: LabelledImages) -> "tf.data.Dataset[tuple[tf.Tensor, ...]]":
+def targets_of(split: LabelledImages, config: TrainConfig) -> np.ndarray:
+    """What the network is to answer, float32 (N, 8) or (N, 5): see `ModelConfig.emotions`."""
+    return (split.emotions if config.model.emotions else split.votes).astype(np.float32)
+
+
+def validation_batches(
+    split: LabelledImages, config: TrainConfig
+) -> "tf.data.Dataset[tuple[tf.Tensor, ...]]":
     """Validation images as they are, in order."""
     import tensorflow as tf
 
-    data = tf.data.Dataset.from_tensor_slices((split.images, split.votes.astype(np.float32)))
+    data = tf.data.Dataset.from_tensor_slices((split.images, targets_of(split, config)))
     return data.batch(_VALIDATION_BATCH).prefetch(tf.data.AUTOTUNE)
 
 
-def _weights_as_drawn(split: LabelledImages, power: float, target_per_class: int) -> np.ndarray | None:
-    """`class_weights` of an epoch's images, float32 (5,); None where every image counts the same."""
+def _weights_as_drawn(split: LabelledImages, config: TrainConfig, target_per_class: int) -> np.ndarray | None:
+    """`class_weights` of an epoch's images, a number for each output; None where every image counts the same."""
+    power = config.class_weights
     if not power:
         return None
     there = np.maximum(np.bincount(split.labels, minlength=len(CLASSES)), 1)
     times = (count_drawn(split.labels, target_per_class) / there)[split.labels]
-    return class_weights(split.votes * times[:, None], power)
+    weights = class_weights(split.votes * times[:, None], power)
+    return weights[list(CLASS_OF_EMOTION)] if config.model.emotions else weights
 
 
 def class_weights(votes: np.ndarray, power: float) -> np.ndarray:

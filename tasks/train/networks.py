@@ -6,17 +6,22 @@ training, the INT8 file and the device can't disagree. Scaling comes first: bili
 linear, so the order doesn't change the result, and 48x48 values are fewer than 160x160x3.
 """
 
-from tasks.classes import CLASSES
+import numpy as np
+
+from tasks.classes import CLASS_OF_EMOTION, CLASSES, EMOTIONS
 from tasks.train.config import ModelConfig
 
 BACKBONE = "backbone"
 """Name of the layer that holds a pretrained network."""
 HEAD = "probabilities"
-"""Name of the last layer."""
+"""Name of the last layer that learns."""
 
 
 def build_network(config: ModelConfig, image_px: int, channels: int):
-    """Build a network with random weights for uint8 images (N, image_px, image_px, channels)."""
+    """Build a network with random weights for uint8 images (N, image_px, image_px, channels).
+
+    It learns: with `config.emotions` its output is float32 (N, 8), of EMOTIONS; `in_classes` sums them up.
+    """
     import keras
 
     image = keras.Input((image_px, image_px, channels), dtype="uint8", name="image")
@@ -26,8 +31,21 @@ def build_network(config: ModelConfig, image_px: int, channels: int):
         "resnet_native": _resnet_native,
     }[config.architecture]
     # float32 even under mixed precision: a float16 softmax saturates
-    head = keras.layers.Dense(len(CLASSES), "softmax", dtype="float32", name=HEAD)
+    units = len(EMOTIONS if config.emotions else CLASSES)
+    head = keras.layers.Dense(units, "softmax", dtype="float32", name=HEAD)
     return keras.Model(image, head(build(image, config)), name=config.architecture)
+
+
+def in_classes(network):
+    """The network that is handed on: the same layers, its emotions, if it has them, summed to the five classes."""
+    import keras
+
+    if network.output_shape[-1] == len(CLASSES):
+        return network
+    sums = keras.layers.Dense(len(CLASSES), use_bias=False, trainable=False, dtype="float32", name="classes")
+    whole = keras.Model(network.input, sums(network.output), name=network.name)
+    sums.set_weights([np.eye(len(CLASSES))[list(CLASS_OF_EMOTION)]])
+    return whole
 
 
 def _enlarged_rgb(image, px: int, scale: float, offset: float):

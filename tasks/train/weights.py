@@ -122,15 +122,18 @@ def _load_from_release(network, config: TrainConfig, store: ObjectStore | None) 
 def _copy_weights(network, path: Path, name: str) -> None:
     import keras
 
+    from tasks.train.networks import in_classes
+
+    whole = in_classes(network)
     try:
         start = keras.models.load_model(path, compile=False)
         if start.input_shape != network.input_shape:
             raise ValueError(
                 f"it takes images of {start.input_shape[1:]}, the data set has {network.input_shape[1:]}"
             )
-        if _layer_kinds(start) != _layer_kinds(network):
+        if _layer_kinds(start) != _layer_kinds(whole):
             raise ValueError(f"it is a {start.name} of other layers")
-        network.set_weights(start.get_weights())
+        whole.set_weights(start.get_weights())
     except (OSError, ValueError) as error:
         raise ModelError(
             f"init_from {name}: its weights don't fit {network.name} as configured: {error}. Give a model of "

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.classes import CLASSES
+from tasks.classes import CLASS_OF_EMOTION, CLASSES, EMOTIONS
 from tasks.prepare import PreparedData
 from tasks.prepare.collection import hash_images
 from tasks.synthetic import draw_faces
+
+EMOTION_TARGETS = np.eye(len(EMOTIONS), dtype=np.float32)[
+    [CLASS_OF_EMOTION.index(one) for one in range(len(CLASSES))]
+]
+"""float32 (5, 8): each class as the first of its emotions."""
 
 SOURCES = ("fer2013", "custom")
 
@@ -26,7 +31,7 @@ def save_split(
         directory / f"{name}_data.npz",
         images=images,
         labels=labels.astype(np.uint8),
-        votes=np.eye(len(CLASSES), dtype=np.float32)[labels],
+        emotions=EMOTION_TARGETS[labels],
         sources=sources.astype(np.uint8),
         ids=np.array([f"{SOURCES[int(source)]}:{name}:{row}" for row, source in enumerate(sources)], "S"),
         augmented=np.zeros(len(labels), bool),

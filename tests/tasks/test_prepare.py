@@ -142,7 +142,7 @@ def test_members_have_the_promised_types_and_numpy_reads_them_too(plain):
     split = load_split(data.directory, "val")
     types = {name: column.dtype.kind + str(column.dtype.itemsize) for name, column in vars(split).items()}
     assert types | {"ids": "S"} == {
-        "images": "u1", "labels": "u1", "votes": "f4", "sources": "u1", "ids": "S", "augmented": "b1",
+        "images": "u1", "labels": "u1", "emotions": "f4", "sources": "u1", "ids": "S", "augmented": "b1",
         "digests": "u8", "groups": "i4",
     }  # fmt: skip
     assert split.images.shape[1:] == (48, 48, 1)

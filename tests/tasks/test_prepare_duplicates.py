@@ -111,6 +111,8 @@ def grouped(images: np.ndarray, folder: Path, known: Path) -> Findings:
             pixels=pixels,
             names=("drawn",),
             votes=nobody,
+            emotions=nobody,
+            posted=nobody,
             usages=nobody,
             sources=nobody,
             ids=np.array([f"drawn:{place}".encode() for place in range(len(images))]),

@@ -20,7 +20,7 @@ def write_splits(folder: Path, test: np.ndarray) -> None:
         ids = np.array([f"{name}:{place}".encode() for place in range(count)])
         columns = {
             "labels": np.zeros(count, np.uint8),
-            "votes": np.zeros((count, 5), np.float32),
+            "emotions": np.zeros((count, 8), np.float32),
             "sources": np.zeros(count, np.uint8),
             "augmented": np.zeros(count, bool),
             "digests": np.arange(count, dtype=np.uint64),

@@ -11,6 +11,7 @@ from tasks.prepare import PrepareConfig, Split, prepare
 from tasks.prepare.augment import alter, plan
 from tasks.prepare.shortcuts import FIGURES, MAX_ADDED, ShortcutAudit, audit_shortcuts, nuisance
 from tasks.synthetic import draw_faces
+from tests.tasks.small_model import EMOTION_TARGETS
 from tests.tasks.small_source import drawn_store, ingested
 
 RARE, TARGET = CLASSES.index("fatigue"), 400
@@ -29,7 +30,7 @@ def split_of(images: np.ndarray, labels: np.ndarray, sources: np.ndarray) -> Spl
     return Split(
         images=images,
         labels=labels,
-        votes=np.eye(len(CLASSES), dtype=np.float32)[labels],
+        emotions=EMOTION_TARGETS[labels],
         sources=sources,
         ids=numbers.astype("S"),
         augmented=np.zeros(len(labels), bool),

@@ -227,7 +227,7 @@ def test_a_run_whose_loss_is_no_number_is_an_error_and_leaves_no_model(tmp_path)
     data = prepared_data(tmp_path / "data", per_class=8)
     with np.load(data.directory / "train_data.npz") as split:
         members = {name: split[name] for name in split.files}
-    np.savez(data.directory / "train_data.npz", **{**members, "votes": members["votes"] * np.nan})
+    np.savez(data.directory / "train_data.npz", **{**members, "emotions": members["emotions"] * np.nan})
     with pytest.raises(ModelError, match=r"in epoch 1.*train\.optimizer\.learning_rate"):
         train(data, SMALL, tmp_path / "experiment", report=lambda _: None)
     assert not (tmp_path / "experiment/final_model.keras").exists()

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from tasks.synthetic import draw_faces
 from tasks.train import AugmentationConfig, ModelConfig, TrainConfig
 from tasks.train.input_pipeline import class_weights, count_drawn, count_steps, training_batches
+from tests.tasks.small_model import EMOTION_TARGETS
 
 PLAIN = TrainConfig(augmentation=AugmentationConfig(enabled=False), batch_size=8, epochs=3)
 STILL = {
@@ -26,6 +27,10 @@ class Labelled:
 
     images: np.ndarray
     labels: np.ndarray
+
+    @property
+    def emotions(self) -> np.ndarray:
+        return EMOTION_TARGETS[self.labels]
 
     @property
     def votes(self) -> np.ndarray:
