@@ -2,8 +2,9 @@
 
 In: the ingested manifests. Out: a `Collection`: pixels in a scratch file, the rest as columns in memory
 (N images): votes uint8 (N, 8) with the columns `ferplus.VOTES`, emotions uint8 (N, 8) the same votes by
-emotion, posted uint8 (N,) the place in EMOTIONS of the source's own label (`labels.UNSAID` without one), usages int8 (N,) 0 train 1 val 2 test
--1 unsaid, sources uint8 (N,), ids bytes (N,), hashes uint64 (N,) of the pixels, statistics float32 (N, 3).
+emotion, posted uint8 (N,) the place in EMOTIONS of the source's own label (`labels.UNSAID` without one),
+usages int8 (N,) 0 train 1 val 2 test -1 unsaid, sources uint8 (N,), ids bytes (N,), hashes uint64 (N,) of
+the pixels, statistics float32 (N, 3).
 """
 
 from collections.abc import Iterator, Sequence

@@ -38,8 +38,8 @@ class PrepareConfig(BaseModel):
         default=0.0,
         ge=0,
         le=1,
-        description="With ferplus_votes, how much of a training target is the emotion that the photo was posted "
-        "as (FER-2013's own label), 0 to 1: the crowd sees neutral in much of what was posted as anger or fear",
+        description="With ferplus_votes, how much of a training target is the emotion that the photo was "
+        "posted as (FER-2013's own label), 0 to 1: the crowd sees neutral in much posted anger and fear",
     )
     split: Literal["stratified", "official"] = Field(
         default="stratified",

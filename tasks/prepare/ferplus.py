@@ -1,8 +1,8 @@
 """FER+: the votes of ten annotators for each image of FER-2013 (Barsoum et al., 2016).
 
 In: `fer2013new.csv`. Out: votes uint8 (n, 8), columns `VOTES`: our five classes, then contempt,
-unknown and NF (no face); and the same by emotion, uint8 (n, 8), columns `EMOTIONS`. Row i belongs to row i of fer2013.csv: the number in the column `Image name`
-skips rows and must never be used to join.
+unknown and NF (no face); and the same by emotion, uint8 (n, 8), columns `EMOTIONS`. Row i belongs to
+row i of fer2013.csv: the number in the column `Image name` skips rows and must never be used to join.
 
 The rule, the paper's with our classes in place of its eight:
  1. an emotion that a single annotator chose is an outlier, its vote is removed;

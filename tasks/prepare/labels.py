@@ -62,8 +62,10 @@ def resolve(votes: np.ndarray, copies: np.ndarray, config: PrepareConfig) -> Lab
 
 
 def by_emotion(votes: np.ndarray, emotions: np.ndarray, copies: np.ndarray) -> np.ndarray:
-    """Targets `votes` float32 (N, 5) spread over each class's emotions, float32 (N, 8): as the votes for these
-    stand, uint8 (N, 8), those of copies together; evenly where none says which."""
+    """Targets `votes` float32 (N, 5) spread over each class's emotions, float32 (N, 8).
+
+    As the votes for `emotions` uint8 (N, 8) stand, those of copies together; evenly where none says which.
+    """
     total = np.zeros((int(copies.max()) + 1, len(EMOTIONS)), np.float32)
     np.add.at(total, copies, emotions)
     classes = list(CLASS_OF_EMOTION)

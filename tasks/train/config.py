@@ -61,8 +61,8 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", title="Network"):
     )
     emotions: bool = Field(
         default=False,
-        description="Tell eight emotions apart inside, anger from fear from disgust, and sum their probabilities "
-        "to the five classes in the graph.",
+        description="Tell eight emotions apart inside, anger from fear from disgust, and sum their "
+        "probabilities to the five classes in the graph.",
     )
     dropout: float = Field(
         default=0.3,

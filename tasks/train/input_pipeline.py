@@ -1,6 +1,7 @@
 """Batches for `fit`, made from images that stay uint8 in memory.
 
-Out: (images uint8 (B, P, P, C), labels float32 (B, 5), or (B, 8) by emotion), with class weights also weights float32 (B,).
+Out: (images uint8 (B, P, P, C), labels float32 (B, 5), or (B, 8) by emotion), with class weights also weights
+float32 (B,).
 Every batch is a function of (seed, epoch, step) alone: a run that was killed sees, from its next epoch on,
 the very batches that an uninterrupted one sees.
 
@@ -121,7 +122,7 @@ def validation_batches(
 
 
 def _weights_as_drawn(split: LabelledImages, config: TrainConfig, target_per_class: int) -> np.ndarray | None:
-    """`class_weights` of an epoch's images, a number for each output; None where every image counts the same."""
+    """`class_weights` of an epoch's images, one for each output; None where every image counts the same."""
     power = config.class_weights
     if not power:
         return None

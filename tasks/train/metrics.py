@@ -1,7 +1,7 @@
 """What training is measured by: accuracy, precision, recall and AUC against each image's first label.
 
 Soft labels (votes, mixup) train the network; Keras' precision, recall and AUC would count every class with
-any vote as right, so they are shown the class with the most votes. Emotions are summed to their classes first.
+any vote as right, so they are shown the class with the most votes. Emotions are summed to classes first.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from tasks.classes import CLASS_OF_EMOTION, CLASSES
 
 
 def new_metrics():
-    """Fresh metrics named accuracy, precision, recall and auc, for labels and predictions (N, 5) or (N, 8)."""
+    """Fresh accuracy, precision, recall and auc, for labels and predictions (N, 5) or (N, 8)."""
     from keras import metrics
 
     return [

@@ -37,7 +37,7 @@ def build_network(config: ModelConfig, image_px: int, channels: int):
 
 
 def in_classes(network):
-    """The network that is handed on: the same layers, its emotions, if it has them, summed to the five classes."""
+    """The network that is handed on: the same layers, emotions, where it has them, summed to classes."""
     import keras
 
     if network.output_shape[-1] == len(CLASSES):

@@ -18,7 +18,7 @@ from tasks.evaluate import predict
 from tasks.prepare import load_split
 from tasks.synthetic import draw_faces
 from tasks.train import ModelConfig
-from tasks.train.networks import build_network
+from tasks.train.networks import build_network, in_classes
 from tests.tasks.small_model import prepared_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
@@ -41,7 +41,7 @@ def _saved(directory, config):
     head = network.get_layer("probabilities")
     head.set_weights([20 * weight for weight in head.get_weights()])
     path = directory / "final_model.keras"
-    network.save(path)
+    in_classes(network).save(path)
     return path
 
 
@@ -147,6 +147,17 @@ def test_a_squeeze_that_is_dead_on_faces_is_widened_until_the_runtime_takes_it(d
     int8 = convert(path, data, ConvertConfig(formats=("int8",), calibration_images=10), tmp_path / "out").int8
     assert len(int8.widened) == 1 and "expanded_conv_6_squeeze_excite" in int8.widened[0]
     assert (int8.delegate_partitions or 0) > 1
+
+
+@pytest.mark.slow
+def test_emotions_are_summed_to_classes_within_the_int8_file(data, tmp_path):
+    path = _saved(tmp_path, SMALL.model_copy(update={"emotions": True}))
+    int8 = convert(path, data, ConvertConfig(formats=("int8",), calibration_images=10), tmp_path / "out").int8
+    assert int8.output.shape == (1, 5)
+    # the softmax between them is what the delegate leaves to the runtime
+    assert int8.delegate_partitions == 2 and "SOFTMAX" in int8.undelegated
+    images = load_split(data.directory, "test").images
+    assert np.abs(predict(int8.path, images) - predict(path, images)).max() < 0.15
 
 
 def test_widening_a_tensor_leaves_the_answers_as_they_were(converted, data, tmp_path):

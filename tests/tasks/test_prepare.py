@@ -19,7 +19,7 @@ from PIL import Image
 from storage import files
 from storage.errors import InputError, StoreError
 from storage.opening import open_store
-from tasks.classes import CLASSES, FER2013_EMOTIONS, TO_CLASS
+from tasks.classes import CLASSES, EMOTIONS, FER2013_EMOTIONS, TO_CLASS, emotion_of
 from tasks.ingest import Ingested
 from tasks.prepare import PrepareConfig, PreparedData, archive, audit, dataset, load_split, prepare
 from tasks.prepare.collection import hash_images, statistics_of
@@ -345,8 +345,29 @@ def test_ferplus_joins_by_row_and_follows_the_papers_rule(store: Path, tmp_path:
     train = load_split(soft.directory, "train")
     [torn] = np.flatnonzero([name.endswith(b":3") for name in train.ids])
     assert np.allclose(train.votes[torn], [0.4, 0.2, 0.4, 0, 0])
+    posted = PLAIN.model_copy(update={"label_set": "ferplus_votes", "posted_share": 0.5} | config)
+    blended = run(store, tmp_path, posted)
+    assert np.allclose(
+        load_split(blended.directory, "train").emotions,
+        0.5 * train.emotions + 0.5 * own_emotions(store, train.ids, train.emotions),
+    )
     for name in ("val", "test"):
+        assert (
+            load_split(blended.directory, name).emotions == load_split(soft.directory, name).emotions
+        ).all()
         assert load_split(soft.directory, name).ids.tolist() == load_split(hard.directory, name).ids.tolist()
+
+
+def own_emotions(store: Path, ids: np.ndarray, without: np.ndarray) -> np.ndarray:
+    """What each row of the CSV was posted as, float32 (N, 8); `without` for photos, which say the same."""
+    posted = [int(line.split(",")[0]) for line in csv_lines(store)]
+    places = {row: emotion_of(FER2013_EMOTIONS[number]) for row, number in enumerate(posted)}
+    return np.stack(
+        [
+            np.eye(len(EMOTIONS))[places[int(name.rpartition(b":")[2])]] if name.startswith(b"fer") else row
+            for name, row in zip(ids.tolist(), without, strict=True)
+        ]
+    )
 
 
 def votes_by_row(data: PreparedData) -> dict[int, str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.classes import CLASSES
+from tasks.classes import CLASSES, EMOTIONS, emotion_of
 from tasks.prepare import PrepareConfig
 from tasks.prepare.ferplus import OTHERS, VOTES
 from tasks.prepare.labels import (
@@ -12,9 +12,12 @@ from tasks.prepare.labels import (
     SCORED,
     TRAIN_ONLY,
     UNLABELLED,
+    UNSAID,
     Labels,
+    by_emotion,
     disputed,
     resolve,
+    with_posted,
 )
 
 HARD, SOFT = "ferplus", "ferplus_votes"
@@ -153,3 +156,30 @@ def test_uses_and_reasons_have_numbers_and_names_of_their_own() -> None:
     assert (SCORED, TRAIN_ONLY, UNLABELLED) == (0, 1, 2)
     assert REASONS[:3] == ("", "tie", "no majority") and REASONS[-1] == DISPUTED
     assert len(set(REASONS)) == len(REASONS) == 4 + len(OTHERS)
+
+
+def emotions(**shares: float) -> list[float]:
+    return [shares.get(name, 0) for name in EMOTIONS]
+
+
+def test_a_classes_share_goes_to_its_emotions_as_their_votes_stand_those_of_copies_together() -> None:
+    targets = np.array([[0, 0.7, 0.3, 0, 0]] * 2 + [[1, 0, 0, 0, 0]], np.float32)
+    seen = np.array(
+        [emotions(anger=6, fear=2, sadness=3), emotions(anger=6), emotions(surprise=10)], np.uint8
+    )
+    both = emotions(anger=0.7 * 12 / 14, fear=0.7 * 2 / 14, sadness=0.3)
+    found = by_emotion(targets, seen, np.array([0, 0, 1]))
+    assert np.allclose(found, [both, both, emotions(surprise=1)])
+    assert found.dtype == np.float32
+
+
+def test_a_class_whose_emotions_nobody_told_is_spread_evenly() -> None:
+    found = by_emotion(np.array([[0, 1, 0, 0, 0]], np.float32), np.zeros((1, 8), np.uint8), np.array([0]))
+    assert np.allclose(found, emotions(anger=1 / 3, disgust=1 / 3, fear=1 / 3))
+    assert emotion_of("stress") is None and emotion_of("angry") == EMOTIONS.index("anger")
+
+
+def test_what_was_posted_takes_its_share_of_a_target_and_nothing_where_it_is_not_known() -> None:
+    targets = np.array([emotions(neutral=1), emotions(sadness=1)], np.float32)
+    found = with_posted(targets, np.array([EMOTIONS.index("fear"), UNSAID], np.uint8), 0.25)
+    assert np.allclose(found, [emotions(neutral=0.75, fear=0.25), emotions(sadness=1)])

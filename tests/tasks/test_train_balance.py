@@ -35,10 +35,13 @@ def test_no_shift_exceeds_its_bound_and_none_is_made_without_gain():
 
 
 @pytest.mark.slow
-def test_the_kept_model_is_no_worse_on_validation_and_says_what_was_shifted(tmp_path):
+@pytest.mark.parametrize("emotions", [False, True])
+def test_the_kept_model_is_no_worse_on_validation_and_says_what_was_shifted(tmp_path, emotions):
     data = prepared_data(tmp_path / "data", per_class=20)
     config = TrainConfig(
-        model=ModelConfig(architecture="resnet_native", filters=(4, 4, 8, 8), blocks=(0, 1, 1, 1)),
+        model=ModelConfig(
+            architecture="resnet_native", filters=(4, 4, 8, 8), blocks=(0, 1, 1, 1), emotions=emotions
+        ),
         epochs=2,
         batch_size=20,
     )

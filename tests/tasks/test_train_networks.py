@@ -5,8 +5,9 @@ import pytest
 
 from storage.errors import ModelError
 from storage.opening import open_store
+from tasks.classes import EMOTIONS
 from tasks.train import ModelConfig, TrainConfig
-from tasks.train.networks import BACKBONE, build_network
+from tasks.train.networks import BACKBONE, build_network, in_classes
 from tasks.train.weights import set_start_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
@@ -61,6 +62,19 @@ def test_every_network_takes_raw_bytes_and_gives_five_probabilities(architecture
     answers = network.predict(images, verbose=0)
     assert answers.shape == (3, 5) and answers.dtype == np.float32
     assert np.allclose(answers.sum(1), 1, atol=1e-5)
+
+
+def test_a_network_of_emotions_answers_with_the_sum_of_each_classes():
+    config = ModelConfig(architecture="custom_light", input_px=32, emotions=True)
+    inside = build_network(config, 48, 1)
+    whole = in_classes(inside)
+    images = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1), np.uint8)
+    apart, answers = inside.predict(images, verbose=0), whole.predict(images, verbose=0)
+    assert apart.shape == (3, 8) and answers.shape == (3, 5)
+    neutral, stress = [EMOTIONS.index(one) for one in ("neutral", "surprise")], slice(2, 5)
+    assert np.allclose(answers[:, 0], apart[:, neutral].sum(1), atol=1e-6)
+    assert np.allclose(answers[:, 1], apart[:, stress].sum(1), atol=1e-6)
+    assert in_classes(whole) is whole
 
 
 def test_scaling_before_enlarging_gives_what_the_document_asks_for():
