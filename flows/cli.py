@@ -79,6 +79,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", help="Prefect server, work pool, deployments and worker, until Ctrl-C")
     up.add_argument("--port", type=int, default=4200, help="port of the server and its UI (default: 4200)")
+    up.add_argument("--unit", action="store_true", help="only print a systemd unit that runs this")
     up.set_defaults(command=_up)
 
     rollout = commands.add_parser("rollout", help="bring a registered release to the fleet")
@@ -170,8 +171,12 @@ def _sweep(given: argparse.Namespace) -> int:
 
 def _up(given: argparse.Namespace) -> int:
     from flows.config import work_path
+    from flows.unit import unit
     from flows.up import up
 
+    if given.unit:
+        print(unit(given.port), end="")
+        return 0
     up(given.port, work_path("") / "logs")
     return 0
 

@@ -32,6 +32,11 @@ class RunningNight:
         self.directory = experiment_directory(site, record)
         self._site = site
 
+    @property
+    def report(self) -> Path:
+        """Where the report lies, or will."""
+        return self.directory / "report.html"
+
     def keep(self, field: str, found: Found) -> Found:
         """Add a result to the record, in the store too, and hand it on."""
         self.record = self.record.model_copy(update={field: found})

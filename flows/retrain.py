@@ -12,7 +12,9 @@ from prefect.client.schemas.objects import State
 
 from flows.night import RunningNight, nothing_left, running_night
 from flows.outcome import night_state, skipped_state
-from flows.site import Site, expect_champion, fleet_slot, preflight
+from flows.said import night_name, say_outcome, this_run
+from flows.site import Site, expect_champion, fleet_slot, night_slot, preflight
+from flows.time_limit import time_limit
 from tasks.candidate import Candidate
 from tasks.champion import measure_against_releases, new_anchor
 from tasks.config import RetrainConfig
@@ -30,18 +32,25 @@ from tasks.rollout import roll_out_release
 from tasks.train import train_model
 
 
-@flow(name="retrain")
+@flow(name="retrain", flow_run_name=night_name)
 def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (frozen)
     """Retrain on the data in the store, judge the INT8 model, and roll out what passes.
 
     Args:
         config: Where the data is, how to train, what to reach, and which devices to update.
     """
-    site = preflight(config)
+    with time_limit(config.time_limit_h), night_slot(site := preflight(config)):
+        return say_outcome(one_night(site, config), config)
+
+
+def one_night(site: Site, config: RetrainConfig) -> State:
+    """Everything from the images to the fleet, as far as the night gets."""
     ingested = ingest_sources(site.store, config.data, site.work)
     with running_night(site, config, ingested.fingerprint) as night:
         if why := nothing_left(site, night.record):
-            return skipped_state(why)
+            again = night.record.run == this_run()  # by Retry on the run's page: it says what it said
+            return night_state(night.record, night.report) if again else skipped_state(why)
+        night.keep("run", this_run())
         data = night.keep("data", prepare_dataset(site.store, ingested, config.prepare, site.work))
         night.keep("drift", watch_drift(site.store, data, config.drift, night.directory))
         if not night.record.stopped_by_drift:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from prefect.runtime import deployment, flow_run
 from pydantic import BaseModel
 
 from deployments.fleet import Fleet
@@ -25,6 +26,8 @@ MIN_FREE_BYTES = 2_000_000_000
 """A night on FER-2013 leaves 0.2 GB of caches and some 0.1 GB of checkpoints and pictures."""
 _SLOT_S = 900
 """How long a night waits for a rollout that somebody else has begun."""
+_DEAD_S = 300
+"""How long a night waits for the lease of one that died to run out."""
 
 
 class Site(BaseModel, frozen=True):
@@ -62,6 +65,20 @@ def fleet_slot(site: Site, holder: str) -> Iterator[Held]:
     """The one slot for fleet and champion, whatever starts it; waits for another's rollout to end."""
     with lease(open_store(site.store), "fleet", holder=holder, wait_s=_SLOT_S) as held:
         yield held
+
+
+@contextmanager
+def night_slot(site: Site) -> Iterator[None]:
+    """The one slot for runs of a deployment: Prefect gives its own away when it takes a live run for dead.
+
+    Whoever starts a run by hand answers for what else runs.
+    """
+    if not (name := deployment.name):
+        yield
+        return
+    held = lease(open_store(site.store), f"deployment-{name}", holder=str(flow_run.name), wait_s=_DEAD_S)
+    with held:
+        yield
 
 
 def champion_of(site: Site) -> str | None:

@@ -1,15 +1,20 @@
-"""Everything that a person needs to start runs from a browser: server, work pool, deployments, worker."""
+"""Everything that a person needs to start runs from a browser: server, deployments, worker, reports."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from storage.errors import StressVisionError
+from storage.errors import InputError, StressVisionError
+from storage.lease import exclusively
 
 ROOT = Path(__file__).resolve().parents[1]
 """Where the packages lie, a checkout or site-packages: entrypoints of the deployments start from here."""
@@ -17,97 +22,171 @@ _DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
 
 POOL = "stress-vision"
 _START_S, _COMMAND_S, _STOP_S = 180, 180, 15
+_ENDS, _ENDS_WITHIN_S = 5, 600
+"""How many ends of them, and in what time, are too many to start them again."""
 
 
 def up(port: int, logs: Path) -> None:
     """Start server and worker on this machine, deploy prefect.yaml, and stay until interrupted.
 
-    Server and worker log to files under `logs`. Raises StressVisionError if one doesn't start, or ends.
+    The reports of STRESS_VISION_STORE are served on the port after `port`. All log to files under `logs`, and
+    are started again when they end. Raises InputError where a port or Prefect's home is in use, and
+    StressVisionError where one doesn't start, or ends time and again.
     """
-    logs.mkdir(parents=True, exist_ok=True)
-    api = f"http://127.0.0.1:{port}/api"
-    environment = {**os.environ, "PREFECT_API_URL": api, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    running: dict[str, subprocess.Popen[bytes]] = {}
+    for one in (port, port + 1):
+        _expect_free(one)
     signal.signal(signal.SIGTERM, _interrupt)
     # a shell that starts us in the background lets SIGINT be ignored, by the worker too, which stops by it
     signal.signal(signal.SIGINT, _interrupt)
-    try:
+    with (
+        exclusively(_prefect_home() / "stress-vision-up"),
+        exclusively(logs),
+        _services(port, logs) as services,
+    ):
         print("starting the Prefect server …", flush=True)
-        running["server"] = _start(
-            ["server", "start", "--host", "127.0.0.1", "--port", str(port)], environment, logs / "server.log"
-        )
-        _await_health(f"{api}/health", running["server"], logs / "server.log")
+        services.start("server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+        services.await_health()
         print("creating the work pool and the deployments of prefect.yaml …", flush=True)
-        _prefect(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environment)
-        _prefect(["--no-prompt", "deploy", "--all", "--prefect-file", str(_DEPLOYMENTS)], environment)
-        running["worker"] = _start(
-            ["worker", "start", "--pool", POOL, "--name", "this-machine"], environment, logs / "worker.log"
-        )
+        services.run("work-pool", "create", POOL, "--type", "process", "--overwrite")
+        services.run("--no-prompt", "deploy", "--all", "--prefect-file", str(_DEPLOYMENTS))
+        _keep_automations(services.api)
+        if os.environ.get("STRESS_VISION_STORE"):
+            services.start("reports", "flows.reports", str(port + 1))
+        services.start("worker", "prefect", "worker", "start", "--pool", POOL, "--name", "this-machine")
         print(f"\nReady: http://127.0.0.1:{port}/deployments\nLogs:  {logs}\nStop with Ctrl-C.", flush=True)
-        _watch(running, logs)
+        services.watch()
+
+
+class Services:
+    """Server, worker and reports on this machine, each with its log."""
+
+    def __init__(self, port: int, logs: Path):
+        self.api = f"http://127.0.0.1:{port}/api"
+        self._logs = logs
+        self._environment = {
+            "STRESS_VISION_REPORTS": f"http://127.0.0.1:{port + 1}",
+            **os.environ,
+            "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        }
+        self._commands: dict[str, tuple[str, ...]] = {}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._ends: deque[float] = deque(maxlen=_ENDS)
+
+    def start(self, name: str, *arguments: str) -> None:
+        """Start a module with arguments that stays; its log is emptied the first time."""
+        mode = "a" if name in self._commands else "w"
+        self._commands[name] = arguments
+        with self._log(name).open(mode) as output:
+            self._running[name] = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # its own session: Ctrl-C reaches only us, and we stop worker and server in that order
+                start_new_session=True,
+            )
+
+    def run(self, *arguments: str) -> None:
+        """A command of Prefect's that ends; StressVisionError with what it said where it fails."""
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments],
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_S,
+            check=False,
+        )
+        if done.returncode:
+            raise StressVisionError(f"`prefect {' '.join(arguments)}` failed:\n{done.stdout}{done.stderr}")
+
+    def await_health(self) -> None:
+        """Until the server answers; StressVisionError where it ends, or doesn't within three minutes."""
+        server, log, url = self._running["server"], self._log("server"), f"{self.api}/health"
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            if server.poll() is not None:
+                raise StressVisionError(
+                    f"the Prefect server ended with status {server.returncode}: {log} says why"
+                )
+            try:
+                with urllib.request.urlopen(url, timeout=2):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.5)
+        raise StressVisionError(f"the Prefect server did not answer at {url} within {_START_S} s (see {log})")
+
+    def watch(self) -> None:
+        """Start again what ends; StressVisionError where that comes to nothing."""
+        while True:
+            for name in [name for name, process in self._running.items() if process.poll() is not None]:
+                self._start_again(name)
+            time.sleep(1)
+
+    def stop(self) -> None:
+        """Worker first, so that it tells the server what becomes of its runs."""
+        for process in reversed(self._running.values()):
+            _stop(process)
+
+    def _start_again(self, name: str) -> None:
+        ended = f"the {name} ended with status {self._running[name].returncode}"
+        self._ends.append(time.monotonic())
+        if len(self._ends) == _ENDS and self._ends[-1] - self._ends[0] < _ENDS_WITHIN_S:
+            raise StressVisionError(
+                f"{ended}, the {_ENDS}th end within {_ENDS_WITHIN_S // 60} minutes: "
+                f"{self._log(name)} says why"
+            )
+        print(f"{ended}: starting it again (log: {self._log(name)})", flush=True)
+        self.start(name, *self._commands[name])
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+
+@contextmanager
+def _services(port: int, logs: Path) -> Iterator[Services]:
+    """Processes that end with the block; Ctrl-C ends it as it should."""
+    services = Services(port, logs)
+    try:
+        yield services
     except KeyboardInterrupt:
         print("\nstopping …", flush=True)
     finally:
-        for process in reversed(running.values()):
-            _stop(process)
+        services.stop()
+
+
+def _expect_free(port: int) -> None:
+    """InputError where somebody listens already: the deployments would go to whoever that is."""
+    try:
+        with socket.socket() as ours:
+            # as the server does: a port whose last connections are only fading out is free
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            ours.bind(("127.0.0.1", port))
+    except OSError as error:
+        raise InputError(
+            f"port {port} of this machine is in use or not ours to take ({error.strerror}), perhaps by "
+            "another Prefect server: end that, or give another port with `stress-vision up --port NUMBER`"
+        ) from None
+
+
+def _prefect_home() -> Path:
+    return Path(os.environ.get("PREFECT_HOME", "") or "~/.prefect").expanduser().absolute()
+
+
+def _keep_automations(api: str) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.automations import keep, zombies
+
+    with temporary_settings({PREFECT_API_URL: api}):
+        keep([zombies()])
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _start(arguments: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("w") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "prefect", *arguments],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # its own session: Ctrl-C reaches only us, and we stop worker and server in that order
-            start_new_session=True,
-        )
-
-
-def _prefect(arguments: list[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=_COMMAND_S,
-        check=False,
-    )
-    if done.returncode:
-        raise StressVisionError(f"`prefect {' '.join(arguments)}` failed:\n{done.stdout}{done.stderr}")
-
-
-def _await_health(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise StressVisionError(
-                f"the Prefect server ended with status {server.returncode} (see {log}): is another one "
-                "running on this port? Then try `stress-vision up --port` with another number."
-            )
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    raise StressVisionError(f"the Prefect server did not answer at {url} within {_START_S} s (see {log})")
-
-
-def _watch(running: dict[str, subprocess.Popen[bytes]], logs: Path) -> None:
-    while True:
-        for name, process in running.items():
-            if process.poll() is not None:
-                raise StressVisionError(
-                    f"the {name} ended with status {process.returncode}: see {logs / name}.log"
-                )
-        time.sleep(1)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -59,6 +59,12 @@ class RetrainConfig(BaseModel, frozen=True, extra="forbid", title="Retraining ru
     force: bool = Field(
         default=False, description="Train even if data and configuration are those of the last run."
     )
+    time_limit_h: float = Field(
+        default=20.0,
+        gt=0,
+        le=168,
+        description="Hours after which a run that is not done is ended; the next goes on with what it left.",
+    )
     work_dir: str = Field(
         default="",
         description="Directory for caches and unfinished work on the machine that runs. "

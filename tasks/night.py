@@ -52,6 +52,8 @@ class Night(BaseModel, frozen=True, extra="forbid"):
     release: Release | None = None
     fleet: FleetOutcome | None = None
     ended_at: datetime | None = None
+    run: str | None = None
+    """Address, or id where it has none, of the Prefect run that works or has worked on it last."""
 
     @property
     def stopped_by_drift(self) -> bool:

@@ -119,7 +119,11 @@ def _quantity(value: float, check: Check) -> str:
 
 def data_uri(path: Path) -> str:
     """A PNG as a data URI, so that the report is one file."""
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return data_uri_of(path.read_bytes())
+
+
+def data_uri_of(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def markdown_cell(text: object) -> str:

@@ -3,22 +3,18 @@
 In: the `Night` and its experiment's local directory. Out: the path of report.html there.
 """
 
+import os
 from pathlib import Path
 
 from prefect import task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from storage.objects import ObjectStore
 from storage.opening import open_store
 from storage.registry import Registry
-from tasks.candidate import Candidate
 from tasks.night import Night
-from tasks.report.formats import data_uri
+from tasks.report.artifacts import show_fleet, show_night
 from tasks.rollout import FleetOutcome
 from tasks.train.progress import finished_files
-
-_ARTIFACT_BYTES = 100_000
-"""Prefect keeps artifacts in its database: a picture larger than this stays in the report only."""
 
 
 def upload_experiment(store: ObjectStore, directory: Path) -> None:
@@ -45,7 +41,7 @@ def keep_experiment(store_uri: str, directory: Path) -> None:
 @task(name="report", task_run_name="report")
 def publish_report(store_uri: str, night: Night, directory: Path) -> Path:
     """Write the report, keep it in the store with the experiment and the release, and show it in Prefect."""
-    from tasks.report import summary_markdown, write_model_card, write_report
+    from tasks.report import model_card_markdown, summary_markdown, write_model_card, write_report
 
     pages = [write_report(night, directory)]
     if night.candidate:
@@ -55,31 +51,19 @@ def publish_report(store_uri: str, night: Night, directory: Path) -> Path:
     if night.release:
         for path in pages:
             Registry(store).attach(night.release.version, path)
-    create_markdown_artifact(summary_markdown(night), key="retraining", description=night.headline)
-    if night.candidate:
-        create_picture_artifacts(night.candidate)
-    if night.fleet:
-        create_fleet_artifact(night.fleet)
+    card = model_card_markdown(night) if night.candidate else ""
+    show_night(night, summary_markdown(night), card, report_link(store, directory))
     return pages[0]
 
 
-def create_picture_artifacts(candidate: Candidate) -> None:
-    """Confusion matrix and training history on the run's page in Prefect."""
-    pictures = {"confusion-matrix": candidate.int8.pictures, "training-history": candidate.trained.pictures}
-    for key, files in pictures.items():
-        path = files.get(key.replace("-", "_"))
-        if path and len(picture := data_uri(path)) < _ARTIFACT_BYTES:
-            create_image_artifact(picture, key=key, description=f"{key} of {candidate.trained.experiment_id}")
-
-
-def create_fleet_artifact(fleet: FleetOutcome) -> None:
-    """The devices on the run's page in Prefect."""
-    create_table_artifact(
-        fleet.table(), key="fleet", description=f"Devices after rolling out {fleet.release}"
-    )
+def report_link(store: ObjectStore, directory: Path) -> str:
+    """Where a browser finds the report: at the server that STRESS_VISION_REPORTS names, or in the store."""
+    address = os.environ.get("STRESS_VISION_REPORTS", "") or store.uri
+    place = address if "://" in address else Path(address).absolute().as_uri()
+    return f"{place}/experiments/{directory.name}/report.html"
 
 
 @task(name="publish-fleet", task_run_name="publish-fleet")
 def publish_fleet(fleet: FleetOutcome) -> None:
     """Show the devices on the run's page in Prefect."""
-    create_fleet_artifact(fleet)
+    show_fleet(fleet)

@@ -10,7 +10,7 @@ from prefect.logging import disable_run_logger
 from deployments.fleet import Fleet
 from flows import site as site_module
 from flows.night import begin, nothing_left, running_night, take_up
-from flows.site import Site, fleet_slot
+from flows.site import Site, fleet_slot, night_slot
 from storage.errors import InputError, StoreError
 from storage.identity import store_identity
 from storage.opening import open_store
@@ -217,6 +217,20 @@ def test_two_runs_at_once_never_work_on_one_experiment(site):
         other = RetrainConfig.model_validate({"train": {"epochs": 3}})
         with running_night(site, other, "data") as beside:
             assert beside.record.id != night.record.id
+
+
+def test_a_deployment_s_nights_are_one_at_a_time_even_where_prefect_has_lost_count_of_them(site, monkeypatch):
+    monkeypatch.setattr(site_module, "_DEAD_S", 0.0)
+    with night_slot(site), night_slot(site):
+        pass  # by hand, beside each other
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__NAME", "nightly")
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__NAME", "2026-11-24 02:15 balanced")
+    with (
+        night_slot(site),
+        pytest.raises(StoreError, match="2026-11-24 02:15 balanced has this since"),
+        night_slot(site),
+    ):
+        pass
 
 
 def test_two_rollouts_at_once_are_refused_whatever_began_them(site, monkeypatch):

@@ -1,13 +1,18 @@
 """The night as a whole, on drawn faces, a real S3 server, real SSH devices and a real Prefect server."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import State
+from prefect.client.schemas.sorting import ArtifactSort
 
 import flows.retrain
 from deployments.fleet import Device
@@ -18,6 +23,7 @@ from storage.errors import FleetError, InputError, StoreError
 from storage.opening import open_store
 from storage.registry import Registry
 from tasks.config import RetrainConfig
+from tasks.report.artifacts import KEYS
 from tasks.rollout import FleetOutcome, RolloutConfig
 from tasks.synthetic import write_dataset
 from tests.ssh_devices import free_port
@@ -122,7 +128,8 @@ def off(device: Device, name: str | None = None) -> Device:
     return device.model_copy(update={"name": name or device.name, "port": free_port()})
 
 
-def test_a_model_under_the_target_is_rejected_and_leaves_its_report(home):
+def test_a_model_under_the_target_is_rejected_and_leaves_its_report(home, monkeypatch):
+    monkeypatch.setattr(flows.retrain, "this_run", lambda: "the first")
     state = run(home, targets={"min_accuracy": 1.0})
     assert ended(state) == ("COMPLETED", "Rejected")
     assert "accuracy" in said(state)
@@ -135,9 +142,32 @@ def test_a_model_under_the_target_is_rejected_and_leaves_its_report(home):
     } <= {info.key.split("/", 2)[2] for info in stored}  # fmt: skip
     assert registry(home).versions() == []
 
+    retried = run(home, targets={"min_accuracy": 1.0})
+    assert (ended(retried), said(retried), report_of(retried)) == (ended(state), said(state), report)
+    monkeypatch.setattr(flows.retrain, "this_run", lambda: "the next night's")
     again = run(home, targets={"min_accuracy": 1.0})
     assert ended(again) == ("COMPLETED", "Skipped")
     assert "ended as Rejected" in said(again) and "force" in said(again)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_run_says_on_prefect_s_pages_when_it_was_with_what_and_how_it_ended(home):
+    state = run(home)
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_run(_run_id(state))
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d balanced · Registered", found.name)
+        assert {"balanced", "Registered"} <= set(found.tags)
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[found.id]))
+        artifacts = client.read_artifacts(artifact_filter=of_run, sort=ArtifactSort.ID_DESC)
+    shown = {one.key: one for one in artifacts}
+    assert set(shown) == set(KEYS) - {"fleet", "latency"}
+    assert all(len(str(one.data)) < 100_000 for one in artifacts)
+    assert report_of(state).as_uri().rpartition("/work/")[2] in str(shown["report"].data)
+
+
+def _run_id(state: State) -> UUID:
+    assert state.state_details.flow_run_id
+    return state.state_details.flow_run_id
 
 
 @pytest.mark.usefixtures("no_training")

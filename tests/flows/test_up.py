@@ -3,23 +3,20 @@
 import json
 import os
 import signal
-import subprocess
+import socket
 import sys
-import threading
-import time
-import urllib.request
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from flows.unit import unit
 from flows.up import ROOT
-from tests.ssh_devices import free_port
-
-_DEADLINE_S = 120
+from storage.lease import exclusively
+from tests.up_process import Up, wait_for
 
 
 @pytest.fixture(params=["checkout", "wheel"])
@@ -28,81 +25,117 @@ def code(request: pytest.FixtureRequest) -> Path:
     return ROOT if request.param == "checkout" else request.getfixturevalue("installed_wheel")
 
 
-@pytest.mark.slow
-def test_up_deploys_starts_what_is_scheduled_and_goes_away_when_told_to(code: Path, tmp_path: Path) -> None:
-    port = free_port()
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
     (tmp_path / "store/datasets").mkdir(parents=True)
     (tmp_path / "store/datasets/list.txt").touch()
-    # a user's shell knows nothing of the server that other tests share, which does without a scheduler
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment = {
-        **ours,
-        "PYTHONPATH": str(code),
-        "PREFECT_HOME": str(tmp_path),
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-        "STRESS_VISION_STORE": str(tmp_path / "store"),
-        "STRESS_VISION_WORK": str(tmp_path / "work"),
-    }
-    command = [sys.executable, "-m", "flows.cli", "up", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    hanging = threading.Timer(300, process.kill)
-    hanging.start()
-    try:
-        ready = next((line for line in process.stdout if line.startswith("Ready")), None)
-        assert ready == f"Ready: http://127.0.0.1:{port}/deployments\n"
-        deployments = {one["name"]: one for one in _ask(port, "deployments/filter", {})}
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_up_deploys_starts_what_is_scheduled_and_goes_away_when_told_to(code: Path, home: Path) -> None:
+    up = Up(home, code)
+    with up.running():
+        deployments = {one["name"]: one for one in up.ask("deployments/filter", {})}
         configured = yaml.safe_load((code / "flows/prefect.yaml").read_text())["deployments"]
         assert set(deployments) == {one["name"] for one in configured}
         assert all(str(code) in json.dumps(one["pull_steps"]) for one in deployments.values())
         assert deployments["nightly"]["global_concurrency_limit"]["limit"] == 1
-        _check_that_nights_are_scheduled(port, deployments["nightly"])
-        _check_that_a_scheduled_run_starts_and_ends(port, deployments["release"])
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
-        process.stdout.close()
-        hanging.cancel()
+        _check_that_nights_are_scheduled(up)
+        _check_that_a_scheduled_run_starts_and_ends(up)
+        assert _automations(up) == ["stress-vision: runs that fell silent"]
     with pytest.raises(OSError):
-        _ask(port, "deployments/filter", {})
+        up.ask("deployments/filter", {})
 
 
-def _check_that_nights_are_scheduled(port: int, nightly: dict[str, Any]) -> None:
+@pytest.mark.slow
+def test_a_dead_worker_is_replaced_and_runs_that_are_late_after_a_downtime_all_come_to_their_end(
+    home: Path,
+) -> None:
+    """One after the other, and none is cancelled; nor are things set up twice by a second start."""
+    up = Up(home)
+    with up.running() as process:
+        (worker,) = up.processes("worker start")
+        os.kill(worker, signal.SIGKILL)
+        assert process.stdout
+        assert "the worker ended with status -9: starting it again" in process.stdout.readline()
+        _schedule(up, "release", every_s=3)
+        wait_for(lambda: len(_runs(up, "release")) >= 4)
+    with up.running():
+        late = wait_for(lambda: _all_ended(up, "release", 4), within_s=240)
+        assert {run["state_name"] for run in late} == {"Failed"}
+        starts = sorted((run["start_time"], run["end_time"]) for run in late)
+        assert all(end <= start for (_, end), (start, _) in pairwise(starts))
+        assert _automations(up) == ["stress-vision: runs that fell silent"]
+
+
+def test_a_port_that_is_taken_is_named_before_anything_begins(home: Path) -> None:
+    with socket.socket() as another:
+        another.bind(("127.0.0.1", 0))
+        another.listen()
+        port = another.getsockname()[1]
+        said = _refused(Up(home, port=port))
+    assert f"port {port}" in said and "--port" in said
+    assert not list(home.glob("*.db"))
+
+
+def test_a_second_up_on_the_same_prefect_home_is_refused_and_names_the_first(home: Path) -> None:
+    with exclusively(home / "stress-vision-up"):
+        said = _refused(Up(home))
+    assert f"in use by process {os.getpid()}" in said and "Traceback" not in said
+
+
+def test_the_unit_starts_this_installation_with_its_settings_and_without_its_secrets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STRESS_VISION_STORE", "s3://faces/100%")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    printed = unit(4300)
+    assert f"ExecStart={sys.executable} -m flows.cli up --port 4300\n" in printed
+    assert 'Environment="STRESS_VISION_STORE=s3://faces/100%%"\n' in printed
+    assert "hush" not in printed
+
+
+def _refused(up: Up) -> str:
+    process = up.start()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    return said
+
+
+def _automations(up: Up) -> list[str]:
+    return [one["name"] for one in up.ask("automations/filter", {})]
+
+
+def _check_that_nights_are_scheduled(up: Up) -> None:
     """The cron string alone starts nothing: the server's scheduler has to have made runs of it."""
-    runs = _wait_for(lambda: _runs(port, nightly))
+    runs = wait_for(lambda: _runs(up, "nightly"))
     starts = {datetime.fromisoformat(run["expected_start_time"]).strftime("%H:%M") for run in runs}
     assert starts == {"02:15"}
     assert {run["state_type"] for run in runs} == {"SCHEDULED"}
 
 
-def _check_that_a_scheduled_run_starts_and_ends(port: int, release: dict[str, Any]) -> None:
+def _check_that_a_scheduled_run_starts_and_ends(up: Up) -> None:
     """There is no release to roll out yet: that the run says so is proof that it was our code."""
-    soon = datetime.now(UTC) + timedelta(seconds=8)
-    schedule = {"interval": 86_400, "anchor_date": soon.isoformat(), "timezone": "UTC"}
-    _ask(port, f"deployments/{release['id']}/schedules", [{"schedule": schedule, "active": True}])
-    ended = _wait_for(lambda: [run for run in _runs(port, release) if run["end_time"]])
+    soon = _schedule(up, "release", every_s=86_400)
+    ended = wait_for(lambda: [run for run in _runs(up, "release") if run["end_time"]])
     assert datetime.fromisoformat(ended[0]["expected_start_time"]) == soon
     assert ended[0]["state_name"] == "Failed"
     assert "no champion yet" in ended[0]["state"]["message"]
 
 
-def _wait_for(found: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + _DEADLINE_S
-    while not (runs := found()):
-        assert time.monotonic() < deadline, "the server made or ended no run in time"
-        time.sleep(0.5)
-    return runs
+def _schedule(up: Up, name: str, every_s: int) -> datetime:
+    soon = datetime.now(UTC) + timedelta(seconds=8)
+    schedule = {"interval": every_s, "anchor_date": soon.isoformat(), "timezone": "UTC"}
+    path = f"deployments/{up.deployment(name)['id']}/schedules"
+    up.ask(path, [{"schedule": schedule, "active": True}])
+    return soon
 
 
-def _runs(port: int, deployment: dict[str, Any]) -> list[dict[str, Any]]:
-    return _ask(port, "flow_runs/filter", {"deployments": {"id": {"any_": [deployment["id"]]}}})
+def _runs(up: Up, name: str) -> list[dict[str, Any]]:
+    return up.ask("flow_runs/filter", {"deployments": {"id": {"any_": [up.deployment(name)["id"]]}}})
 
 
-def _ask(port: int, path: str, content: Any) -> Any:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/api/{path}",
-        data=json.dumps(content).encode(),
-        headers={"content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+def _all_ended(up: Up, name: str, count: int) -> list[dict[str, Any]]:
+    ended = [run for run in _runs(up, name) if run["end_time"]]
+    return ended if len(ended) >= count else []

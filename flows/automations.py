@@ -1,0 +1,52 @@
+"""What the Prefect server does by itself: end runs whose machine died, tell a person how nights end."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from prefect.automations import Automation
+from prefect.client.schemas.objects import StateType
+from prefect.events import EventTrigger, Posture
+from prefect.events.actions import ChangeFlowRunState
+
+_SILENCE_S = 150
+"""After this long without a sign of life a run is dead: with 90 s live ones were taken for it."""
+_OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.stress-vision"}
+
+
+def zombies() -> Automation:
+    """Marks a run Crashed that has fallen silent, as when its machine restarts: its slot is free again.
+
+    Ends are any event of the run, since states with names of their own make events of that name.
+    """
+    return Automation(
+        name="stress-vision: runs that fell silent",
+        description="A run whose machine or process died without a word is marked Crashed.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.*"},
+            match={"prefect.resource.id": "prefect.flow-run.*"},  # pyright: ignore[reportArgumentType]
+            match_related=_OURS,  # pyright: ignore[reportArgumentType]
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=_SILENCE_S),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"No sign of life for {_SILENCE_S} s: its process or machine died. "
+                "The next night takes it up where it was.",
+            )
+        ],
+    )
+
+
+def keep(wanted: Iterable[Automation]) -> None:
+    """Create each on the server, or put it in place of the one of its name."""
+    for automation in wanted:
+        try:
+            automation.id = Automation.read(name=automation.name).id
+        except ValueError:
+            automation.create()
+        else:
+            automation.update()

@@ -1,0 +1,42 @@
+"""What a run is called on Prefect's pages: when, with which preset, and in the end how it ended."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+
+from tasks.config import RetrainConfig
+
+
+def night_name() -> str:
+    """`2026-11-24 02:15 balanced`: the time it was due (UTC), and the preset of its parameters."""
+    due = flow_run.scheduled_start_time or datetime.now(UTC)
+    return f"{due.astimezone(UTC):%Y-%m-%d %H:%M} {_preset(flow_run.parameters)}"
+
+
+def say_outcome(state: State, config: RetrainConfig) -> State:
+    """Put the outcome into the run's name, and into its tags what one looks for; returns `state`."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return state
+    run = context.flow_run
+    found = {config.preset, config.prepare.label_set, state.name or ""} - {""}
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(
+            UUID(str(run.id)), name=f"{night_name()} · {state.name}", tags=sorted({*run.tags, *found})
+        )
+    return state
+
+
+def this_run() -> str | None:
+    """Address, or id where it has none, of the Prefect run that is under way; None outside of one."""
+    return flow_run.ui_url or flow_run.id
+
+
+def _preset(parameters: dict[str, object]) -> str:
+    config = parameters.get("config")
+    found = config.get("preset") if isinstance(config, dict) else getattr(config, "preset", None)
+    return str(found or RetrainConfig.model_fields["preset"].default)
