@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from datetime import timedelta
 
-from prefect.automations import Automation
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.events import EventTrigger, Posture
+from prefect.events import AutomationCore, EventTrigger, Posture
 from prefect.events.actions import ChangeFlowRunState
 
 _SILENCE_S = 150
@@ -13,12 +13,12 @@ _SILENCE_S = 150
 _OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.stress-vision"}
 
 
-def zombies() -> Automation:
+def zombies() -> AutomationCore:
     """Marks a run Crashed that has fallen silent, as when its machine restarts: its slot is free again.
 
     Ends are any event of the run, since states with names of their own make events of that name.
     """
-    return Automation(
+    return AutomationCore(
         name="stress-vision: runs that fell silent",
         description="A run whose machine or process died without a word is marked Crashed.",
         trigger=EventTrigger(
@@ -33,7 +33,9 @@ def zombies() -> Automation:
         ),
         actions=[
             ChangeFlowRunState(
+                name=None,
                 state=StateType.CRASHED,
+                force=False,
                 message=f"No sign of life for {_SILENCE_S} s: its process or machine died. "
                 "The next night takes it up where it was.",
             )
@@ -41,12 +43,11 @@ def zombies() -> Automation:
     )
 
 
-def keep(wanted: Iterable[Automation]) -> None:
+def keep(wanted: Iterable[AutomationCore]) -> None:
     """Create each on the server, or put it in place of the one of its name."""
-    for automation in wanted:
-        try:
-            automation.id = Automation.read(name=automation.name).id
-        except ValueError:
-            automation.create()
-        else:
-            automation.update()
+    with get_client(sync_client=True) as client:
+        for automation in wanted:
+            if found := client.read_automations_by_name(automation.name):
+                client.update_automation(found[0].id, automation)
+            else:
+                client.create_automation(automation)
