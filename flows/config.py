@@ -53,11 +53,20 @@ def parse_config(model: type[Parsed], given: Mapping[str, Any], where: str) -> P
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises InputError where it is missing or no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"there is no configuration file {path}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
         raise InputError(f"{path} can't be read as TOML: {error}") from None
+    return parse_toml(content, str(path))
+
+
+def parse_toml(content: bytes, where: str) -> dict[str, Any]:
+    """The tables of a TOML text. Raises InputError with `where` it came from, where it is none."""
+    try:
+        return tomllib.loads(content.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{where} can't be read as TOML: {error}") from None
 
 
 def _describe(problem: Any) -> str:

@@ -39,6 +39,11 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (fr
     Args:
         config: Where the data is, how to train, what to reach, and which devices to update.
     """
+    return run_night(config)
+
+
+def run_night(config: RetrainConfig) -> State:
+    """The night within its limits: one at a time, in its time, and with its outcome in the run's name."""
     with time_limit(config.time_limit_h), night_slot(site := preflight(config)):
         return say_outcome(one_night(site, config), config)
 

@@ -12,9 +12,8 @@ from tasks.config import RetrainConfig
 
 
 def night_name() -> str:
-    """`2026-11-24 02:15 balanced`: the time it was due (UTC), and the preset of its parameters."""
-    due = flow_run.scheduled_start_time or datetime.now(UTC)
-    return f"{due.astimezone(UTC):%Y-%m-%d %H:%M} {_preset(flow_run.parameters)}"
+    """`2026-11-24 02:15 balanced`: the time it was due (UTC), and the preset, where it is known so early."""
+    return _name(next((one.preset for one in flow_run.parameters.values() if hasattr(one, "preset")), None))
 
 
 def say_outcome(state: State, config: RetrainConfig) -> State:
@@ -26,7 +25,7 @@ def say_outcome(state: State, config: RetrainConfig) -> State:
     found = {config.preset, config.prepare.label_set, state.name or ""} - {""}
     with get_client(sync_client=True) as client:
         client.update_flow_run(
-            UUID(str(run.id)), name=f"{night_name()} · {state.name}", tags=sorted({*run.tags, *found})
+            UUID(str(run.id)), name=f"{_name(config.preset)} · {state.name}", tags=sorted({*run.tags, *found})
         )
     return state
 
@@ -36,7 +35,6 @@ def this_run() -> str | None:
     return flow_run.ui_url or flow_run.id
 
 
-def _preset(parameters: dict[str, object]) -> str:
-    config = parameters.get("config")
-    found = config.get("preset") if isinstance(config, dict) else getattr(config, "preset", None)
-    return str(found or RetrainConfig.model_fields["preset"].default)
+def _name(preset: str | None) -> str:
+    due = flow_run.scheduled_start_time or datetime.now(UTC)
+    return f"{due.astimezone(UTC):%Y-%m-%d %H:%M} {preset or ''}".strip()

@@ -29,8 +29,7 @@ class RetrainConfig(BaseModel, frozen=True, extra="forbid", title="Retraining ru
     )
     preset: Preset = Field(
         default="balanced",
-        description="Starting values for all that is not given. A form gives every field: there, choose the "
-        "deployment of the preset's name instead of changing this.",
+        description="Starting values for all that is not given.",
     )
     data: IngestConfig = Field(
         default=IngestConfig(), title="Data", description="Where the images come from."

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
 
 from storage.opening import open_store
 from storage.registry import Registry
@@ -25,13 +24,24 @@ from tasks.synthetic import write_dataset
 from tests.up_process import Up, wait_for
 
 _EPOCHS, _KILLED_AFTER = 40, 4
-_LENIENT: dict[str, Any] = {
-    "min_accuracy": 0.0,
-    "max_quantization_loss": 100,
-    "min_camera_accuracy": 0.0,
-    "max_camera_growth": 100,
-    "class_recall_floors": {},
-}
+_SETTINGS = f"""
+preset = "highest_speed"
+prepare.target_per_class = 0
+convert.formats = ["int8"]
+
+[train]
+model = {{architecture = "custom_light", input_px = 48}}
+epochs = {_EPOCHS}
+batch_size = 32
+early_stopping_patience = 100
+
+[targets]
+min_accuracy = 0.0
+max_quantization_loss = 100
+min_camera_accuracy = 0.0
+max_camera_growth = 100
+class_recall_floors = {{}}
+"""
 
 
 @dataclass
@@ -101,18 +111,19 @@ def row(name: str, kill: Callable[[Night], None]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         write_dataset(home / "store", per_class=60, seed=3)
+        (home / "store/retrain.toml").write_text(_SETTINGS)
         up = Up(home)
         process = up.start()
         night = Night(up, process, "")
         try:
             up.await_ready(process)
-            night.run_id = up.begin("nightly", _parameters(home))
-            wait_for(lambda: _epochs(home) >= _KILLED_AFTER)
+            night.run_id = up.begin("nightly", {})
+            wait_for(lambda: _epochs(home) >= _KILLED_AFTER, within_s=400)
             kill(night)
             began = time.monotonic()
             first = up.ended(night.run_id, within_s=400)
             marked_s = time.monotonic() - began
-            second = up.ended(up.begin("nightly", _parameters(home)), within_s=500)
+            second = up.ended(up.begin("nightly", {}), within_s=500)
             releases = len(Registry(open_store(home / "store")).versions())
             said = (first["state"]["message"] or "")[:70]
             return (
@@ -124,25 +135,6 @@ def row(name: str, kill: Callable[[Night], None]) -> str:
             night.process.wait(60)
             for left in up.processes():
                 os.kill(left, signal.SIGKILL)
-
-
-def _parameters(home: Path) -> dict[str, Any]:
-    return {
-        "config": {
-            "store": str(home / "store"),
-            "work_dir": str(home / "work"),
-            "preset": "highest_speed",
-            "prepare": {"target_per_class": 0},
-            "train": {
-                "model": {"architecture": "custom_light", "input_px": 48},
-                "epochs": _EPOCHS,
-                "batch_size": 32,
-                "early_stopping_patience": 100,
-            },
-            "convert": {"formats": ["int8"]},
-            "targets": _LENIENT,
-        }
-    }
 
 
 def _epochs(home: Path) -> int:

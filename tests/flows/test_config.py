@@ -1,15 +1,13 @@
 """One configuration from a preset, a file and options."""
 
 import tomllib
-from pathlib import Path
 
 import pytest
-import yaml
 
 from flows.config import load_config, store_uri
 from flows.template import config_template
 from storage.errors import InputError
-from tasks.config import RetrainConfig, merge
+from tasks.config import RetrainConfig
 from tasks.presets import PRESETS
 
 
@@ -82,16 +80,3 @@ def test_every_field_has_a_description():
                 yield from undescribed(field.annotation, f"{path}{name}.")
 
     assert list(undescribed(RetrainConfig)) == []
-
-
-def test_the_deployments_give_the_forms_fields_the_values_of_their_presets():
-    path = Path(__file__).parents[2] / "prefect.yaml"
-    deployments = [d for d in yaml.safe_load(path.read_text())["deployments"] if "retrain" in d["entrypoint"]]
-    defaults = RetrainConfig.model_construct().model_dump(mode="json", exclude={"preset"})
-    for deployment in deployments:
-        given = deployment["parameters"]["config"]
-        preset = RetrainConfig.model_validate({"preset": given["preset"]})
-        assert merge(defaults, {k: v for k, v in given.items() if k != "preset"}) == preset.model_dump(
-            mode="json", exclude={"preset"}
-        )
-    assert {d["parameters"]["config"]["preset"] for d in deployments} == set(PRESETS)

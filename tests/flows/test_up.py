@@ -58,7 +58,7 @@ def test_a_dead_worker_is_replaced_and_runs_that_are_late_after_a_downtime_all_c
         (worker,) = up.processes("worker start")
         os.kill(worker, signal.SIGKILL)
         assert process.stdout
-        assert "the worker ended with status -9: starting it again" in process.stdout.readline()
+        assert any("the worker ended with status -9: starting it again" in line for line in process.stdout)
         _schedule(up, "release", every_s=3)
         wait_for(lambda: len(_runs(up, "release")) >= 4)
     with up.running():
