@@ -50,6 +50,14 @@ class Fleet(BaseModel, frozen=True, title="Fleet"):
     def __len__(self) -> int:
         return len(self.devices)
 
+    def device(self, name: str) -> Device:
+        """The device of that name; FleetError names the devices that there are."""
+        for device in self.devices:
+            if device.name == name:
+                return device
+        names = ", ".join(device.name for device in self.devices[:20])
+        raise FleetError(f"the inventory has no device {name!r}; its devices: {names}")
+
     def group(self, name: str) -> "Fleet":
         """The devices of one group; FleetError names the groups that there are."""
         devices = tuple(device for device in self.devices if device.group == name)

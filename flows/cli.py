@@ -1,4 +1,4 @@
-"""The command line: demo, run, config, sweep, up, rollout, fleet.
+"""The command line: demo, run, config, sweep, up, rollout, fleet; steps alone: `flows.step_commands`.
 
 Exit status: 0 done (released, or nothing new), 1 an error, 2 wrong usage, 3 rejected by the gate,
 4 the rollout did not reach every device.
@@ -8,14 +8,15 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from flows.step_commands import add_steps
+from flows.table import print_table
 from storage.errors import InputError, StressVisionError
 from tasks.presets import PRESETS
 
@@ -89,13 +90,14 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     fleet = commands.add_parser("fleet", help="what each device runs, and how fast")
     fleet.set_defaults(command=_fleet)
+    add_steps(commands, arguments, _field_options)
     for command in (sweep, rollout, fleet):
         command.add_argument("--store", default="", help="default: the environment's STRESS_VISION_STORE")
     return parser
 
 
 def _field_options(run: argparse.ArgumentParser) -> "CliSettingsSource":
-    """Every field of the configuration as an option of `run`: --train.epochs 5."""
+    """Every field of the configuration as an option of a command: --train.epochs 5."""
     from pydantic_settings import BaseSettings, CliSettingsSource
 
     from tasks.config import RetrainConfig
@@ -162,7 +164,7 @@ def _sweep(given: argparse.Namespace) -> int:
     state = run_sweep(config)
     compared = state.result()
     rows = table(compared.outcomes)
-    _print_table(rows, tuple(rows[0]))
+    print_table(rows, tuple(rows[0]))
     print(state.message)
     print(f"picture: {compared.directory / 'accuracy_cost.png'}")
     print(f"next:    stress-vision run --config {compared.directory / 'winner.toml'}")
@@ -205,7 +207,7 @@ def _fleet(given: argparse.Namespace) -> int:
     champion = registry.champion()
     print(f"champion: {champion.version if champion else 'none yet'}")
     devices = [DeviceOutcome.model_validate(facts) for facts in registry.devices().values()]
-    _print_table([device.row() for device in devices], _COLUMNS)
+    print_table([device.row() for device in devices], _COLUMNS)
     _print_reasons(devices)
     return 0
 
@@ -220,21 +222,11 @@ def _conclude(state: "State") -> int:
     console = Console(highlight=False)
     console.print(f"\n[bold]{state.name}[/]", Text(state.message or ""), soft_wrap=True)
     if ended and ended.fleet:
-        _print_table(ended.fleet.table(), _COLUMNS)
+        print_table(ended.fleet.table(), _COLUMNS)
     if ended and ended.report:
         console.print("report:  ", Text(ended.report.as_uri()), soft_wrap=True)
         console.print("pictures:", Text(str(ended.report.parent / "*.png")), soft_wrap=True)
     return _EXIT.get(state.name or "", 0)
-
-
-def _print_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
-    """One line a row; cells are text, whatever brackets they hold."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("" if row[name] is None else str(row[name])) for name in columns))
-    Console(highlight=False).print(table)
 
 
 def _print_reasons(devices: Iterable["DeviceOutcome"]) -> None:

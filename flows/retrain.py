@@ -76,7 +76,11 @@ def make_candidate(site: Site, night: RunningNight, data: PreparedData) -> Candi
     trained = train_model(site.store, data, config.train, night.record.id, site.work)
     original = evaluate_model(trained.model_path, data, out, "float", seen=trained.seen_images)
     converted = convert_model(trained.model_path, data, config.convert, out)
-    int8 = evaluate_model(converted.int8.path, data, out, "int8", seen=trained.seen_images)
+    files = {
+        name: evaluate_model(file.path, data, out, name, seen=trained.seen_images)
+        for name, file in converted.models.items()
+    }
+    int8 = files.pop("int8")
     cameras = evaluate_cameras(converted.int8.path, data, out, "int8", seen=trained.seen_images)
     elsewhere = evaluate_elsewhere(converted.int8.path, data, out, "int8", seen=trained.seen_images)
     against = measure_against_releases(site.store, data, int8, site.work)
@@ -86,6 +90,7 @@ def make_candidate(site: Site, night: RunningNight, data: PreparedData) -> Candi
         original=original,
         converted=converted,
         int8=int8,
+        float_files=files,
         cameras=cameras,
         elsewhere=elsewhere,
         against=against,

@@ -25,6 +25,8 @@ class Candidate(BaseModel, frozen=True, extra="forbid"):
     converted: ConvertedModels
     int8: Evaluation
     """Of the file that devices would run."""
+    float_files: dict[str, Evaluation] = {}
+    """Of the float16 and float32 files, where they were written, by format."""
     cameras: Cameras
     """The same file on the same images, as other cameras would show them."""
     elsewhere: ElsewhereEvaluation

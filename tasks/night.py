@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
-from storage.errors import MissingObject
+from storage.errors import InputError, MissingObject
 from storage.objects import ObjectStore
 from tasks.candidate import Candidate
 from tasks.config import RetrainConfig
@@ -102,6 +102,8 @@ class Night(BaseModel, frozen=True, extra="forbid"):
         if self.drift and self.stopped_by_drift:
             shifted, champion = ", ".join(self.drift.report.shifted), self.drift.champion
             return f"Nothing was trained: {shifted} shifted against the data of champion {champion}."
+        if self.verdict:
+            return "Every target is reached; nothing is released yet: a run with its configuration does that."
         return "It has not come to an end."
 
 
@@ -128,6 +130,21 @@ def load_night(store: ObjectStore, key: str, work: Path) -> Night | None:
         return Night.model_validate_json(text.replace("{work}", _as_json(work)))
     except (MissingObject, UnicodeDecodeError, ValidationError):
         return None
+
+
+def find_night(store: ObjectStore, experiment: str, work: Path) -> Night:
+    """The record of the night that began the experiment. InputError where none can be read."""
+    mark = json.dumps({"id": experiment})[1:-1].encode()
+    for info in store.list("nights"):
+        if mark in store.read(info.key):
+            night = load_night(store, info.key.removeprefix("nights/").removesuffix(".json"), work)
+            if night:
+                return night
+    raise InputError(
+        f"{store.uri}/nights has no record of experiment {experiment} that this version can read. A report "
+        f"that it has already is experiments/{experiment}/report.html; `stress-vision train` with its "
+        "configuration makes an experiment that can have one"
+    )
 
 
 def save_night(store: ObjectStore, night: Night, work: Path) -> None:

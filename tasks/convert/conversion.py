@@ -10,19 +10,22 @@ from pathlib import Path
 import numpy as np
 
 from storage.errors import InputError, ModelError
-from storage.files import arriving
+from storage.files import arriving, write_whole
 from tasks.convert.config import ConvertConfig, ConvertedModels, Format, TfliteModel
 from tasks.convert.formats import to_tflite
 from tasks.convert.instructions import count_instructions, counter_command
 from tasks.convert.ranges import MARGIN, widen
 from tasks.prepare import PreparedData
 
+CONVERSION = "conversion.json"
+"""What was found of every file: size, tensors, delegate, latency with all its figures."""
 _TRIAL_TIMEOUT_S = 300
 _MOST_REPAIRS = 3
 
 
 def convert(model_path: Path, data: PreparedData, config: ConvertConfig, out_dir: Path) -> ConvertedModels:
-    """Write model_<format>.tflite under `out_dir`, each loaded and run in ai-edge-litert first.
+    """Write model_<format>.tflite under `out_dir`, each loaded and run in ai-edge-litert first, and what was
+    found of them as conversion.json.
 
     Calibrates on real (not augmented) training images only. Raises ModelError where a file can't be
     converted, loaded or run, naming the operation where the runtime allows to tell, and InputError where
@@ -39,9 +42,11 @@ def convert(model_path: Path, data: PreparedData, config: ConvertConfig, out_dir
     images = calibration_images(data, config.calibration_images)
     out_dir.mkdir(parents=True, exist_ok=True)
     formats = dict.fromkeys(("int8", *config.formats))
-    return ConvertedModels(
+    converted = ConvertedModels(
         models={name: _convert_one(network, name, images, config, out_dir) for name in formats}
     )
+    write_whole(out_dir / CONVERSION, converted.model_dump_json(indent=1))
+    return converted
 
 
 def calibration_images(data: PreparedData, count: int) -> np.ndarray:

@@ -23,6 +23,7 @@ __all__ = [
     "summary_markdown",
     "write_model_card",
     "write_report",
+    "write_verdict",
 ]
 
 RESPONSIBLE_USE = (
@@ -69,6 +70,17 @@ def write_report(night: Night, out_dir: Path) -> Path:
     )
 
 
+def write_verdict(night: Night, out_dir: Path) -> Path:
+    """Write the gate's verdict and the targets it judged by as `verdict.json` into `out_dir`."""
+    facts = {
+        "experiment": night.id,
+        "outcome": night.outcome,
+        "targets": night.config.targets.model_dump(mode="json"),
+        "verdict": night.verdict.model_dump(mode="json") if night.verdict else None,
+    }
+    return _write(out_dir / "verdict.json", json.dumps(facts, indent=1))
+
+
 def summary_markdown(night: Night) -> str:
     """The verdict, figures, devices and advice without pictures: a few kB for Prefect's artifact page."""
     template = "summary.md.j2" if night.candidate else "drifted.md.j2"
@@ -104,7 +116,7 @@ def _context(night: Night) -> dict[str, Any]:
     if not night.candidate:
         return context | {"steps": DRIFT_STEPS}
     made, advice = night.candidate, advise(night)
-    evaluations = {"float": made.original, "int8": made.int8}
+    evaluations = {"float": made.original, "int8": made.int8, **made.float_files}
     return context | {
         "made": made,
         "evaluations": evaluations,
@@ -116,7 +128,7 @@ def _context(night: Night) -> dict[str, Any]:
         "versions": installed_versions(),
         "stage_seconds": {
             "training": made.trained.seconds,
-            "evaluation": made.original.seconds + made.int8.seconds,
+            "evaluation": sum(one.seconds for one in evaluations.values()),
         },
         "responsible_use": RESPONSIBLE_USE,
     }

@@ -82,8 +82,10 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def outcome_words(outcome: str) -> str:
-    """`PartlyDeployed` → `Partly deployed`."""
+def outcome_words(outcome: str | None) -> str:
+    """`PartlyDeployed` → `Partly deployed`; a night that has passed the gate and not ended has no word yet."""
+    if outcome is None:
+        return "Passed the gate"
     return re.sub(r"(?<!^)([A-Z])", r" \1", outcome).capitalize()
 
 

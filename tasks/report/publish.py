@@ -41,9 +41,15 @@ def keep_experiment(store_uri: str, directory: Path) -> None:
 @task(name="report", task_run_name="report")
 def publish_report(store_uri: str, night: Night, directory: Path) -> Path:
     """Write the report, keep it in the store with the experiment and the release, and show it in Prefect."""
-    from tasks.report import model_card_markdown, summary_markdown, write_model_card, write_report
+    from tasks.report import (
+        model_card_markdown,
+        summary_markdown,
+        write_model_card,
+        write_report,
+        write_verdict,
+    )
 
-    pages = [write_report(night, directory)]
+    pages = [write_report(night, directory), write_verdict(night, directory)]
     if night.candidate:
         pages += write_model_card(night, directory)
     store = open_store(store_uri)

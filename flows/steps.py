@@ -1,0 +1,306 @@
+"""Each step of a night alone, as a person takes it: prepare, train, evaluate, convert, benchmark, report.
+
+Requires: an object store with data sets (README, "Your data"); the last four an experiment, or a file.
+They run the night's own tasks on the night's own records: an experiment whose steps were taken by hand is a
+night that has not ended, and `run` with its configuration goes on with it, to a release.
+Ends as Prepared, Trained, Evaluated, Converted, Benchmarked or Reported, or as an error that names what is
+amiss. The forms are short ones; the command line takes the whole configuration for prepare and train.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from pydantic import BaseModel, Field
+
+from flows.night import RunningNight, running_night
+from flows.retrain import make_candidate
+from flows.site import Site, open_site
+from storage.errors import InputError
+from storage.lease import exclusively
+from storage.opening import open_store
+from tasks.benchmark import BenchmarkConfig
+from tasks.benchmark_file import benchmark_file, check_tflite
+from tasks.config import RetrainConfig
+from tasks.convert import ConvertConfig, convert_model
+from tasks.convert.config import Format
+from tasks.evaluate import Evaluation, evaluate_model
+from tasks.evaluate.cameras import evaluate_cameras
+from tasks.evaluate.elsewhere import evaluate_elsewhere
+from tasks.experiment import MODEL, NEWEST, bring_experiment, data_of, find_experiment, seen_by
+from tasks.gate import GateConfig, judge_candidate
+from tasks.ingest import ingest_sources
+from tasks.night import find_night
+from tasks.prepare import PreparedData, prepare_dataset
+from tasks.prepare.config import LabelSet
+from tasks.presets import Preset
+from tasks.report.publish import keep_experiment, publish_report
+from tasks.rollout import RolloutConfig, check_fleet
+from tasks.train import train_model
+
+_STORE = (
+    "Object store: s3://bucket/prefix or a directory. Empty: the environment variable STRESS_VISION_STORE."
+)
+_WORK = "Directory for caches and unfinished work. Empty: STRESS_VISION_WORK or the default."
+
+
+class DataForm(BaseModel, frozen=True, extra="forbid", title="Data set"):
+    """What a person decides about a data set; all else is the preset's."""
+
+    store: str = Field(default="", description=_STORE)
+    preset: Preset = Field(default="balanced", description="Starting values for all that is not given.")
+    label_set: LabelSet | None = Field(default=None, description="Labels of FER-2013. Empty: the preset's.")
+    target_per_class: int | None = Field(
+        default=None, ge=0, le=200_000, description="Images of each class an epoch. Empty: the preset's."
+    )
+    work_dir: str = Field(default="", description=_WORK)
+
+    def config(self) -> RetrainConfig:
+        """The whole configuration of a run."""
+        return RetrainConfig.model_validate(
+            {
+                "store": self.store,
+                "preset": self.preset,
+                "work_dir": self.work_dir,
+                "prepare": _given(label_set=self.label_set, target_per_class=self.target_per_class),
+                "train": self._training(),
+            }
+        )
+
+    def _training(self) -> dict[str, Any]:
+        return {}
+
+
+class TrainingForm(DataForm, frozen=True, extra="forbid", title="Training"):
+    """What a person decides about a training; all else is the preset's."""
+
+    epochs: int | None = Field(default=None, ge=1, le=1000, description="Epochs. Empty: the preset's.")
+    batch_size: int | None = Field(
+        default=None, ge=1, le=4096, description="Images of a step. Empty: the preset's."
+    )
+    learning_rate: float | None = Field(
+        default=None, gt=0, le=1, description="Learning rate at the start. Empty: the preset's."
+    )
+
+    def _training(self) -> dict[str, Any]:
+        rate = _given(learning_rate=self.learning_rate)
+        return _given(epochs=self.epochs, batch_size=self.batch_size, optimizer=rate or None)
+
+
+class ExperimentRequest(BaseModel, frozen=True, extra="forbid", title="Experiment"):
+    """Which experiment to go on from."""
+
+    store: str = Field(default="", description=_STORE)
+    experiment: str = Field(
+        default=NEWEST, description="YYYYMMDD_HHMMSS, or newest: the last one whose training ended."
+    )
+    work_dir: str = Field(default="", description=_WORK)
+
+
+class ConversionRequest(ExperimentRequest, frozen=True, extra="forbid", title="Conversion"):
+    """Which formats to write of which experiment."""
+
+    formats: tuple[Format, ...] = Field(
+        default=("int8", "float16", "float32"),
+        description="Formats to write: int8 (always written), float16, float32.",
+    )
+
+
+class BenchmarkRequest(BaseModel, frozen=True, extra="forbid", title="Benchmark of a file"):
+    """Which .tflite to time, and where."""
+
+    file: str = Field(description="Path of a .tflite on the machine that runs this.")
+    device: str = Field(default="", description="A device of the inventory. Empty: this machine.")
+    inventory: str = Field(default="", description="The fleet's TOML file, where a device is named.")
+    runs: int = Field(default=100, ge=10, le=10_000, description="Timed frames.")
+    max_latency_ms: float = Field(
+        default=GateConfig().max_latency_ms, gt=0, description="p95 of a frame that is wanted, at most (ms)."
+    )
+
+
+class StepResult(BaseModel, frozen=True):
+    """What a step's final state carries for whoever started it."""
+
+    rows: tuple[dict[str, Any], ...] = ()
+    files: tuple[Path, ...] = ()
+    experiment: str = ""
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def prepare_alone(config: RetrainConfig) -> State:
+    """Fetch what is new in the sources and prepare the data set."""
+    data = _prepared(_site(config), config)
+    rows = [{"split": split, **counts} for split, counts in data.counts.items()]
+    told = f"Data set {data.fingerprint}, labels {data.label_set}"
+    return _ended("Prepared", f"{told}{', as it was' if data.reused else ''}.", rows, [data.directory])
+
+
+def train_alone(config: RetrainConfig) -> State:
+    """Prepare the data set and train on it: an experiment, which evaluate, convert and report go on from."""
+    site = _site(config)
+    ingested = ingest_sources(site.store, config.data, site.work)
+    with running_night(site, config, ingested.fingerprint) as night:
+        data = night.keep("data", prepare_dataset(site.store, ingested, config.prepare, site.work))
+        trained = train_model(site.store, data, night.record.config.train, night.record.id, site.work)
+        keep_experiment(site.store, night.directory)
+    found = f"epoch {trained.best_epoch} of {trained.epochs} kept"
+    accuracy = trained.history["val_accuracy"][trained.best_epoch - 1]
+    message = f"Experiment {night.record.id}: {found}, validation accuracy {accuracy:.1%}."
+    return _ended("Trained", message, files=[trained.model_path], experiment=night.record.id)
+
+
+@flow(name="prepare")
+def prepare(config: DataForm = DataForm()) -> State:  # noqa: B008 (frozen)
+    """Prepare the data set of the store's images.
+
+    Args:
+        config: Which labels, and how many images of each class.
+    """
+    return prepare_alone(config.config())
+
+
+@flow(name="train")
+def train(config: TrainingForm = TrainingForm()) -> State:  # noqa: B008 (frozen)
+    """Train a network; nothing is judged, released or rolled out.
+
+    Args:
+        config: Which data, which preset, and for how long.
+    """
+    return train_alone(config.config())
+
+
+@flow(name="evaluate")
+def evaluate(config: ExperimentRequest = ExperimentRequest()) -> State:  # noqa: B008 (frozen)
+    """Measure an experiment's network, and its TFLite files, on the test split.
+
+    Args:
+        config: Which experiment.
+    """
+    site, directory, data = _experiment(config)
+    converted = (directory / f"model_{name}.tflite" for name in get_args(Format))
+    files = [directory / MODEL, *(path for path in converted if path.exists())]
+    measured = [_measured(path, data, directory) for path in files]
+    if (int8 := directory / "model_int8.tflite").exists():
+        evaluate_cameras(int8, data, directory, "int8", seen=seen_by(directory))
+        evaluate_elsewhere(int8, data, directory, "int8", seen=seen_by(directory))
+    keep_experiment(site.store, directory)
+    message = f"Experiment {directory.name} on {measured[0].images:,} test images that it never saw."
+    pictures = (path for one in measured for path in one.pictures.values())
+    reports = (one.json_path for one in measured)
+    return _ended("Evaluated", message, map(_row, measured), [*reports, *pictures], directory.name)
+
+
+@flow(name="convert")
+def convert(config: ConversionRequest = ConversionRequest()) -> State:  # noqa: B008 (frozen)
+    """Convert an experiment's network to TFLite; accuracy, size and latency of each file are verified.
+
+    Args:
+        config: Which experiment, and to which formats.
+    """
+    site, directory, data = _experiment(config)
+    converted = convert_model(directory / MODEL, data, ConvertConfig(formats=config.formats), directory)
+    floating = _measured(directory / MODEL, data, directory)
+    rows = [_row(floating)]
+    for file in converted.models.values():
+        one = _measured(file.path, data, directory)
+        lost = {"points lost": round(100 * (floating.accuracy - one.accuracy), 2)}
+        rows.append({**_row(one), **lost, "MB": round(file.bytes / 1e6, 3), **file.timing_row()})
+    keep_experiment(site.store, directory)
+    limit_mb = GateConfig().max_model_mb
+    int8_mb = converted.int8.bytes / 1e6
+    fits = "within" if int8_mb <= limit_mb else "over"
+    message = f"Experiment {directory.name}: INT8 {int8_mb:.2f} MB, {fits} {limit_mb:g} MB."
+    files = [file.path for file in converted.models.values()]
+    return _ended("Converted", message, rows, files, directory.name)
+
+
+@flow(name="benchmark")
+def benchmark(config: BenchmarkRequest) -> State:
+    """Time a .tflite file, on this machine or on a device of the inventory, without a rollout.
+
+    Args:
+        config: Which file, and where.
+    """
+    path = check_tflite(Path(config.file).expanduser())
+    fleet = check_fleet(RolloutConfig(inventory=config.inventory))
+    if config.device and fleet is None:
+        raise InputError(f"device {config.device}: no inventory is given; name the fleet's TOML file")
+    device = fleet.device(config.device) if fleet and config.device else None
+    rollout = RolloutConfig()
+    figures = benchmark_file(path, device, BenchmarkConfig(runs=config.runs), rollout.command_timeout_s)
+    where = device.name if device else "this machine"
+    verdict = "within" if figures.p95_ms <= config.max_latency_ms else "over"
+    message = f"{path.name} on {where}: p95 {figures.p95_ms:.2f} ms, {verdict} {config.max_latency_ms:g} ms."
+    return _ended("Benchmarked", message, [{"on": where, "runs": figures.runs, **figures.row()}])
+
+
+@flow(name="report")
+def report(config: ExperimentRequest = ExperimentRequest()) -> State:  # noqa: B008 (frozen)
+    """Write an experiment's report again; what of it was not measured and judged yet is now.
+
+    Args:
+        config: Which experiment.
+    """
+    site, directory, data = _experiment(config)
+    record = find_night(open_store(site.store), directory.name, site.work)
+    with exclusively(site.work / "nights" / record.key[:16]):
+        night = RunningNight(site, record)
+        if night.record.data is None:
+            night.keep("data", data)
+        made = record.candidate or night.keep("candidate", make_candidate(site, night, data))
+        verdict = record.verdict or night.keep("verdict", judge_candidate(made, record.config.targets))
+        page = publish_report(site.store, night.record, night.directory)
+    missed = f"missed {', '.join(verdict.missed)}" if verdict.missed else "every target reached"
+    return _ended(
+        "Reported", f"Experiment {directory.name}: {missed}.", files=[page], experiment=directory.name
+    )
+
+
+def _site(config: RetrainConfig) -> Site:
+    """As a night's, less what only a release and a rollout need."""
+    folders = [source.prefix for source in config.data.sources]
+    return open_site(config.store, config.work_dir, RolloutConfig(), folders)
+
+
+def _prepared(site: Site, config: RetrainConfig) -> PreparedData:
+    ingested = ingest_sources(site.store, config.data, site.work)
+    return prepare_dataset(site.store, ingested, config.prepare, site.work)
+
+
+def _experiment(config: ExperimentRequest) -> tuple[Site, Path, PreparedData]:
+    """The site, the experiment's folder there, and the data set it was trained on."""
+    site = open_site(config.store, config.work_dir, RolloutConfig(), ("datasets", "experiments"))
+    store = open_store(site.store)
+    experiment = find_experiment(store, site.work, config.experiment)
+    directory = bring_experiment(store, site.work, experiment)
+    return site, directory, data_of(store, site.work, directory)
+
+
+def _measured(path: Path, data: PreparedData, directory: Path) -> Evaluation:
+    name = "float" if path.name == MODEL else path.stem.removeprefix("model_")
+    return evaluate_model(path, data, directory, name, seen=seen_by(directory))
+
+
+def _row(one: Evaluation) -> dict[str, Any]:
+    low, high = one.accuracy_ci
+    figures = {"accuracy": one.accuracy, "precision": one.macro_precision, "recall": one.macro_recall}
+    figures |= {"F1": one.macro_f1, "AUC": one.auc}
+    rounded = {name: None if value is None else round(value, 3) for name, value in figures.items()}
+    return {"model": one.model, "95 % interval": f"{low:.3f} to {high:.3f}", **rounded}
+
+
+def _ended(
+    name: str,
+    message: str,
+    rows: Iterable[dict[str, Any]] = (),
+    files: Iterable[Path] = (),
+    experiment: str = "",
+) -> State:
+    result = StepResult(rows=tuple(rows), files=tuple(files), experiment=experiment)
+    return Completed(name=name, message=message, data=result)

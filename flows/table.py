@@ -1,0 +1,18 @@
+"""A table on the terminal."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
+    """One line a row; cells are text, whatever brackets they hold."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        cells = (row.get(name) for name in columns)
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
+    Console(highlight=False).print(table)

@@ -1,0 +1,303 @@
+"""Each step alone, on drawn faces, a directory as store and a real Prefect server."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.client.schemas.objects import State
+
+import flows.retrain
+from flows.cli import main
+from flows.retrain import retrain
+from flows.steps import (
+    BenchmarkRequest,
+    ConversionRequest,
+    DataForm,
+    ExperimentRequest,
+    StepResult,
+    TrainingForm,
+    benchmark,
+    convert,
+    evaluate,
+    prepare,
+    report,
+    train_alone,
+)
+from storage.errors import FleetError, InputError
+from storage.opening import open_store
+from tasks.config import RetrainConfig
+from tasks.experiment import NEWEST, find_experiment, list_experiments
+from tasks.presets import PRESETS
+from tasks.synthetic import write_dataset
+from tests.flows.test_retrain import LENIENT, TINY, inventory
+from tests.ssh_devices import StartDevices, free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def result_of(state: State) -> StepResult:
+    found: Any = state.result()
+    assert isinstance(found, StepResult)
+    return found
+
+
+def place(home: Path) -> dict[str, Any]:
+    return {"store": str(home / "store"), "work_dir": str(home / "work")}
+
+
+def configured(home: Path) -> RetrainConfig:
+    return RetrainConfig.model_validate({**place(home), **TINY, "targets": LENIENT})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Path:
+    """Store and work directory after the step `train`."""
+    from prefect import flow
+
+    home = tmp_path_factory.mktemp("steps")
+    write_dataset(home / "store", per_class=60, seed=3)
+    state = flow(name="train")(train_alone)(configured(home), return_state=True)
+    assert state.name == "Trained" and "validation accuracy" in (state.message or "")
+    return home
+
+
+@pytest.fixture
+def home(trained: Path, tmp_path: Path) -> Path:
+    shutil.copytree(trained, tmp_path / "home")
+    return tmp_path / "home"
+
+
+def only_experiment(home: Path) -> Path:
+    (directory,) = (home / "work/experiments").iterdir()
+    return directory
+
+
+@pytest.mark.slow
+def test_steps_by_hand_end_in_a_report_and_a_run_goes_on_with_them_to_the_release(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ExperimentRequest(**place(home))
+    directory = only_experiment(home)
+    assert not list(directory.glob("*.tflite"))
+    (row,) = result_of(evaluate(here, return_state=True)).rows
+    assert row["model"] == "float" and 0 <= row["accuracy"] <= 1 and row["AUC"]
+    assert (directory / "float_confusion_matrix.png").exists()
+    facts = json.loads((directory / "float_evaluation.json").read_text())
+    assert facts["common_errors"] and facts["classification_report"]
+
+    state = convert(ConversionRequest(**place(home), formats=("float16",)), return_state=True)
+    rows = {row["model"]: row for row in result_of(state).rows}
+    assert set(rows) == {"float", "int8", "float16"}
+    assert rows["int8"]["MB"] < rows["float16"]["MB"] and "within 10 MB" in (state.message or "")
+    assert {"points lost", "mean ms", "std ms", "p50 ms", "p95 ms", "p99 ms", "FPS"} <= set(rows["int8"])
+
+    state = report(here, return_state=True)
+    (page,) = result_of(state).files
+    assert "every target reached" in (state.message or "") and "Checks" in page.read_text()
+    assert (directory / "verdict.json").exists()
+    kept = {info.key.split("/", 2)[2] for info in open_store(home / "store").list("experiments")}
+    assert {"model_int8.tflite", "report.html", "int8_evaluation.json", "conversion.json"} <= kept
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("it trained again")
+
+    monkeypatch.setattr(flows.retrain, "train_model", fail)
+    assert retrain(configured(home), return_state=True).name == "Registered"
+    assert only_experiment(home) == directory
+
+
+@pytest.mark.slow
+def test_an_experiment_and_its_data_come_back_from_the_store(home: Path) -> None:
+    name = only_experiment(home).name
+    shutil.rmtree(home / "work")
+    (row,) = result_of(evaluate(ExperimentRequest(**place(home), experiment=name), return_state=True)).rows
+    assert row["model"] == "float"
+
+
+@pytest.mark.slow
+def test_the_data_set_alone_is_told_by_its_counts_and_made_once(home: Path) -> None:
+    form = DataForm(**place(home), target_per_class=0)
+    state = prepare(form, return_state=True)
+    assert {row["split"] for row in result_of(state).rows} >= {"train", "val", "test"}
+    assert "as it was" in (prepare(form, return_state=True).message or "")
+
+
+@pytest.mark.slow
+def test_a_file_is_timed_here_and_on_a_device_without_a_rollout(
+    tmp_path: Path, tiny_releases: tuple[Path, Path], ssh_devices: StartDevices, prefect_server: None
+) -> None:
+    device, other = ssh_devices(2)
+    fleet = inventory(tmp_path / "fleet.toml", [device.device, other.device])
+    model = str(tiny_releases[0] / "model_int8.tflite")
+    state = benchmark(BenchmarkRequest(file=model, runs=20), return_state=True)
+    (row,) = result_of(state).rows
+    assert row["on"] == "this machine" and row["runs"] == 20 and 0 < row["p50 ms"] <= row["p99 ms"]
+    asked = BenchmarkRequest.model_validate({"file": model, "device": other.device.name, "runs": 20, **fleet})
+    (row,) = result_of(benchmark(asked, return_state=True)).rows
+    assert row["on"] == other.device.name and row["FPS"] > 0
+    assert other.current is None and not list(other.root.glob("incoming/*"))
+    assert not device.root.exists()
+
+    with pytest.raises(FleetError, match="no device 'nowhere'"):
+        benchmark(asked.model_copy(update={"device": "nowhere"}))
+    with pytest.raises(InputError, match="no inventory"):
+        benchmark(asked.model_copy(update={"inventory": ""}))
+
+
+def test_a_form_gives_the_presets_values_and_its_own_over_them() -> None:
+    for preset in PRESETS:
+        form = TrainingForm.model_validate({"preset": preset})
+        assert form.config() == RetrainConfig.model_validate({"preset": preset})
+    given = {"preset": "highest_speed", "epochs": 3, "learning_rate": 0.01, "label_set": "fer2013"}
+    config = TrainingForm.model_validate(given).config()
+    assert (config.train.epochs, config.train.optimizer.learning_rate) == (3, 0.01)
+    assert config.prepare.label_set == "fer2013" and config.train.model.architecture == "custom_light"
+
+
+def test_every_step_has_a_deployment_with_a_short_form() -> None:
+    from flows import steps
+
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    entrypoints = {one["entrypoint"] for one in deployments}
+    for name in ("prepare", "train", "evaluate", "convert", "benchmark", "report"):
+        assert f"flows/steps.py:{name}" in entrypoints
+        (form,) = getattr(steps, name).parameters.properties.values()
+        fields = getattr(steps, name).parameters.definitions[form["$ref"].rpartition("/")[2]]["properties"]
+        assert len(fields) <= 10
+
+
+# ---------------------------------------------------------------- which experiment
+
+
+def made(work: Path, name: str, *files: str) -> None:
+    directory = work / "experiments" / name
+    directory.mkdir(parents=True)
+    for file in files:
+        (directory / file).write_text("{}")
+
+
+FINISHED = ("final_model.keras", "experiment_config.json")
+
+
+def test_experiments_are_listed_the_newest_first_wherever_they_lie(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    made(tmp_path, "20260101_000000", *FINISHED)
+    made(tmp_path, "20260103_000000", "experiment_config.json")
+    for name in FINISHED:
+        store.write(f"experiments/20260102_000000/{name}", b"{}")
+    found = list_experiments(store, tmp_path)
+    assert [one.id[:8] for one in found] == ["20260103", "20260102", "20260101"]
+    assert [one.finished for one in found] == [False, True, True]
+    assert find_experiment(store, tmp_path, NEWEST).id == "20260102_000000"
+    assert find_experiment(store, tmp_path, NEWEST, finished=False).id == "20260103_000000"
+
+
+def test_an_unfinished_or_unknown_experiment_is_one_error_that_says_what_to_do(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    with pytest.raises(InputError, match="`stress-vision train` makes one"):
+        find_experiment(store, tmp_path, NEWEST)
+    made(tmp_path, "20260103_000000", "experiment_config.json")
+    with pytest.raises(
+        InputError, match=r"unfinished: expected final_model\.keras .* goes on where it stopped"
+    ):
+        find_experiment(store, tmp_path, "20260103_000000")
+    with pytest.raises(InputError, match=r"no experiment 'x'; there are: 20260103_000000"):
+        find_experiment(store, tmp_path, "x")
+
+
+# ---------------------------------------------------------------- the command line
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store and a work directory with two finished experiments, as the environment names them."""
+    (tmp_path / "store").mkdir()
+    for day in (1, 2):
+        made(tmp_path / "work", f"2026010{day}_000000", *FINISHED)
+    monkeypatch.setenv("STRESS_VISION_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("STRESS_VISION_WORK", str(tmp_path / "work"))
+    return tmp_path
+
+
+def test_without_a_name_a_person_chooses_from_a_list(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[ExperimentRequest] = []
+    monkeypatch.setattr("flows.step_commands._run", lambda step, config: asked.append(config) or 0)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    for answer in ("", "2", "20260101_000000"):
+        monkeypatch.setattr("builtins.input", lambda prompt, answer=answer: answer)
+        assert main(["evaluate"]) == 0
+    assert [one.experiment[:8] for one in asked] == ["20260102", "20260101", "20260101"]
+    listed = capsys.readouterr().out
+    assert listed.index("20260102_000000") < listed.index("20260101_000000")
+
+
+def test_without_a_name_and_a_terminal_the_error_lists_what_there_is(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert"]) == 1
+    assert "the newest are 20260102_000000, 20260101_000000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a model at all"])
+def test_a_file_that_is_no_tflite_is_one_error(
+    tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.tflite"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["benchmark", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert str(path) in said and ("TFL3" in said or "can't be read" in said) and "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_tensorboard_serves_an_experiments_logs(home: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "flows.cli", "tensorboard", "newest", "--port", str(port)]
+    environment = os.environ | {
+        "STRESS_VISION_STORE": str(home / "store"),
+        "STRESS_VISION_WORK": str(home / "work"),
+    }
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            runs = json.loads(answer(f"http://127.0.0.1:{port}/data/runs"))
+        finally:
+            process.terminate()
+    assert {"train", "validation"} <= set(runs)
+
+
+def answer(url: str, within_s: float = 120) -> bytes:
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return response.read()
+        except (TimeoutError, OSError):
+            assert time.monotonic() < deadline, f"no answer from {url}"
+            time.sleep(0.5)
+
+
+def test_an_experiment_without_logs_is_one_error(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tensorboard", "newest"]) == 1
+    assert "has no logs yet" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_one_error(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shop / "work/experiments/20260102_000000/tensorboard").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["tensorboard", "newest", "--port", str(port)]) == 1
+    assert f"port {port}" in capsys.readouterr().err
