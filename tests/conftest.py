@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.releases",
     "tests.prefect_server",
     "tests.wheel",
+    "tests.tflite_runtime",
 ]
 
 if "PYTEST_XDIST_WORKER" in os.environ:

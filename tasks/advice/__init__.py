@@ -25,7 +25,7 @@ from tasks.night import Night
 __all__ = ["RULES", "Advice", "advise"]
 
 RULES: tuple[Callable[[Night], Advice | None], ...] = (
-    stalled, low_accuracy, noisy_labels, near_target, overfitting, stopped_early, worn_start,
+    stalled, noisy_labels, low_accuracy, near_target, overfitting, stopped_early, worn_start,
     quantization_loss, split_graph, high_latency, large_model, weak_class, imbalance, few_images,
     uncertain_figures, poor_calibration,
 )  # fmt: skip

@@ -2,13 +2,14 @@
 
 from tasks.advice.advice import Advice, Value, new_values, real_images, training_figures
 from tasks.night import Night
+from tasks.prepare.config import SPLITS
 
 LOW_RECALL_GAP = 0.15
 """Recall this far under the macro recall marks a weak class."""
 IMBALANCE = 5
 """Largest class over smallest, in training images, from which imbalance shows."""
 FEW_IMAGES = 100
-"""Real training images that the phase document asks for at least, per class."""
+"""Images that the phase document asks for at least, per class, before they are split."""
 WIDE_INTERVAL = 0.04
 """Width of accuracy's 95 % interval above which a night's gain can't be told from chance."""
 POOR_CALIBRATION = 0.10
@@ -56,13 +57,15 @@ def imbalance(run: Night) -> Advice | None:
 
 
 def few_images(run: Night) -> Advice | None:
-    """A class has fewer real training images than FEW_IMAGES."""
-    scarce = {name: images for name, images in real_images(run).items() if images < FEW_IMAGES}
+    """A class has fewer images than FEW_IMAGES in all splits together."""
+    counts = run.made.data.counts
+    every = {name: sum(counts.get(split, {}).get(name, 0) for split in SPLITS) for name in real_images(run)}
+    scarce = {name: images for name, images in every.items() if images < FEW_IMAGES}
     if not scarce:
         return None
     listed = ", ".join(f"{name} {images}" for name, images in scarce.items())
     return Advice(
-        finding=f"Fewer than {FEW_IMAGES} real training images: {listed}.",
+        finding=f"Fewer than {FEW_IMAGES} images: {listed}.",
         likely_cause="Few photos, however often drawn, teach those people and rooms, not the expression.",
         beyond_config="Collect more photos of different people; augmentation can't replace them.",
     )

@@ -5,6 +5,8 @@ from tasks.night import Night
 
 LOW_ACCURACY = 0.70
 """The phase document's bound under which it advises another network, more augmentation, a lower rate."""
+LOW_ON_ORIGINAL_LABELS = 0.60
+"""The same bound where labels are FER-2013's own: a network that reaches 82.7 % on FER+'s gets 65 % there."""
 OVERFITTING_RATIO = 1.5
 """Validation loss over training loss that counts as "far over"."""
 STALLED_GAIN = 0.02
@@ -24,29 +26,30 @@ def stalled(run: Night) -> Advice | None:
 
 
 def low_accuracy(run: Night) -> Advice | None:
-    """Accuracy under LOW_ACCURACY."""
-    accuracy = training_figures(run).accuracy
-    if accuracy >= LOW_ACCURACY:
+    """Accuracy under LOW_ACCURACY, or so low that not even FER-2013's own labels explain it."""
+    accuracy, bound = training_figures(run).accuracy, LOW_ACCURACY
+    if accuracy >= (LOW_ON_ORIGINAL_LABELS if _has_original_labels(run) else LOW_ACCURACY):
         return None
     train, network = run.config.train, run.config.train.model.architecture
     changes = {
         "train.model.architecture": "mobilenet_v3_small" if network == "custom_light" else network,
         "train.augmentation.enabled": True,
         "train.augmentation.rotation_degrees": max(15.0, train.augmentation.rotation_degrees),
+        "prepare.target_per_class": max(5000, run.config.prepare.target_per_class),
         "train.optimizer.learning_rate": min(0.0001, train.optimizer.learning_rate),
         "train.epochs": max(100, train.epochs),
     }
     return Advice(
-        finding=f"Accuracy {accuracy:.1%} is under {LOW_ACCURACY:.0%}.",
+        finding=f"Accuracy {accuracy:.1%} is under {bound:.0%}.",
         likely_cause="The network is too small for the task or was trained too short or too coarsely.",
         changes=new_values(run, changes),
     )
 
 
 def noisy_labels(run: Night) -> Advice | None:
-    """Accuracy between LOW_ACCURACY and the target, on FER-2013's original labels."""
+    """Accuracy under the target on FER-2013's original labels, however low."""
     accuracy, target = training_figures(run).accuracy, run.config.targets.min_accuracy
-    if not LOW_ACCURACY <= accuracy < target or run.config.prepare.label_set != "fer2013":
+    if accuracy >= target or not _has_original_labels(run):
         return None
     return Advice(
         finding=f"Accuracy {accuracy:.1%} misses {target:.0%} on original labels.",
@@ -60,7 +63,7 @@ def noisy_labels(run: Night) -> Advice | None:
 def near_target(run: Night) -> Advice | None:
     """Accuracy between LOW_ACCURACY and the target on labels that are good already: a better network."""
     accuracy, target = training_figures(run).accuracy, run.config.targets.min_accuracy
-    if not LOW_ACCURACY <= accuracy < target or run.config.prepare.label_set == "fer2013":
+    if not LOW_ACCURACY <= accuracy < target or _has_original_labels(run):
         return None
     changes = {
         "train.model.architecture": "resnet_native",
@@ -80,9 +83,11 @@ def overfitting(run: Night) -> Advice | None:
     train, ratio = run.config.train, _loss_ratio(run.made.trained.history)
     if ratio is None or ratio < OVERFITTING_RATIO:
         return None
+    stronger = {"train.model.l2": min(0.01, max(train.model.l2 * 5, 0.005))}
     changes = {
         "train.model.dropout": 0.5,
-        "train.model.l2": min(0.01, max(train.model.l2 * 5, 0.005)),
+        # the only network with an L2 penalty; another one would take the value and do nothing with it
+        **(stronger if train.model.architecture == "mobilenet_v3_small" else {}),
         "train.augmentation.enabled": True,
         "train.augmentation.rotation_degrees": max(15.0, train.augmentation.rotation_degrees),
         "train.early_stopping_patience": min(5, train.early_stopping_patience),
@@ -122,6 +127,10 @@ def worn_start(run: Night) -> Advice | None:
         changes=new_values(run, {"train.init_from": ""}),
         beyond_config="One night from scratch is enough; the next ones may start from its champion.",
     )
+
+
+def _has_original_labels(run: Night) -> bool:
+    return run.config.prepare.label_set == "fer2013"
 
 
 def _loss_ratio(history: dict[str, list[float]]) -> float | None:

@@ -83,7 +83,7 @@ def words(name: str) -> str:
 
 
 def outcome_words(outcome: str | None) -> str:
-    """`PartlyDeployed` → `Partly deployed`; a night that has passed the gate and not ended has no word yet."""
+    """`PartlyDeployed` → `Partly deployed`; None for a night that passed the gate and has not ended."""
     if outcome is None:
         return "Passed the gate"
     return re.sub(r"(?<!^)([A-Z])", r" \1", outcome).capitalize()

@@ -109,18 +109,26 @@ def test_a_good_night_needs_no_advice(measured):
 
 
 def test_accuracy_under_70_percent_advises_the_larger_network_lower_rate_and_more_epochs(measured):
-    run = measured(train=TrainConfig(model=ModelConfig(architecture="custom_light")), int8={"accuracy": 0.62})
+    run = measured(
+        train=TrainConfig(model=ModelConfig(architecture="custom_light")),
+        prepare=PrepareConfig(label_set="ferplus", target_per_class=3000),
+        int8={"accuracy": 0.62},
+    )
     advice = only(run)
     assert "62.0%" in advice.finding
-    train, _ = configured(run, advice)
+    train, prepare = configured(run, advice)
+    assert (prepare.target_per_class, train.optimizer.learning_rate, train.epochs) == (5000, 0.0001, 100)
     assert train.model.architecture == "mobilenet_v3_small"
     assert train.optimizer.learning_rate < run.config.train.optimizer.learning_rate
     assert train.epochs > run.config.train.epochs
     assert train.augmentation.rotation_degrees > run.config.train.augmentation.rotation_degrees
 
 
-def test_missing_the_target_on_original_labels_points_to_the_labels_and_not_to_the_network(measured):
-    advice = only(measured(int8={"accuracy": 0.78}))
+@pytest.mark.parametrize("accuracy", [0.78, 0.65])
+def test_missing_the_target_on_original_labels_points_to_the_labels_and_not_to_the_network(
+    measured, accuracy
+):
+    advice = only(measured(int8={"accuracy": accuracy}))
     assert advice.changes == {"prepare.label_set": "ferplus_votes"}
     assert "fer2013new.csv" in advice.beyond_config
 
@@ -129,6 +137,18 @@ def test_missing_the_target_on_good_labels_advises_the_network_at_the_images_own
     run = measured(prepare=PrepareConfig(label_set="ferplus"), int8={"accuracy": 0.82})
     train, _ = configured(run, only(run))
     assert train.model.architecture == "resnet_native"
+
+
+def test_what_not_even_original_labels_explain_is_put_down_to_the_network_too(measured):
+    labels, network = advise(measured(int8={"accuracy": 0.5}))
+    assert "annotators" in labels.likely_cause and "train.epochs" in network.changes
+
+
+def test_more_l2_is_advised_only_to_the_network_that_has_it(measured):
+    history = GOOD_HISTORY | {"loss": [1.5, 0.6, 0.3, 0.2]}
+    for network in ("custom_light", "resnet_native"):
+        advice = only(measured(history=history, train=TrainConfig(model=ModelConfig(architecture=network))))
+        assert "train.model.l2" not in advice.changes and advice.changes["train.model.dropout"] == 0.5
 
 
 def test_a_validation_loss_far_over_the_training_loss_is_called_overfitting(measured):
@@ -232,6 +252,8 @@ def test_few_real_images_of_a_class_can_not_be_hidden_by_drawing_them_often(meas
     advice = only(measured(counts=counts))
     assert "fatigue 50" in advice.finding
     assert not advice.changes
+    of_all_splits = {"val": dict.fromkeys(CLASSES, 25), "test": dict.fromkeys(CLASSES, 25)}
+    assert advise(measured(counts=counts | of_all_splits)) == ()
 
 
 def test_a_small_test_split_is_called_uncertain_with_the_images_it_would_take(measured):
@@ -250,7 +272,8 @@ def test_a_model_that_is_too_sure_gets_label_smoothing_and_a_modest_one_less_of_
 
 def test_a_change_that_the_config_holds_already_is_not_advised(measured):
     train = TrainConfig(epochs=200, optimizer=OptimizerConfig(learning_rate=0.00005))
-    [advice] = advise(measured(train=train, int8={"accuracy": 0.6}))
+    good_labels = PrepareConfig(label_set="ferplus")
+    [advice] = advise(measured(train=train, prepare=good_labels, int8={"accuracy": 0.6}))
     assert set(advice.changes) == {"train.augmentation.rotation_degrees"}
 
 
