@@ -41,4 +41,6 @@ def convert_model(
             model.host_p95_ms,
             "unmeasured" if model.instructions_m is None else f"{model.instructions_m:.2f}",
         )
+    if converted.coral:
+        log.info(converted.coral.said)
     return converted

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from storage.manifest import TensorInfo
+from tasks.convert.coral import Coral
 from tasks.latency import Latency
 
 Format = Literal["int8", "float16", "float32"]
@@ -66,6 +67,7 @@ class ConvertedModels(BaseModel, frozen=True, extra="forbid"):
     """The files by format."""
 
     models: dict[str, TfliteModel]
+    coral: Coral | None = None
 
     @property
     def int8(self) -> TfliteModel:

@@ -12,6 +12,7 @@ import numpy as np
 from storage.errors import InputError, ModelError
 from storage.files import arriving, write_whole
 from tasks.convert.config import ConvertConfig, ConvertedModels, Format, TfliteModel
+from tasks.convert.coral import compile_for_coral
 from tasks.convert.formats import to_tflite
 from tasks.convert.instructions import count_instructions, counter_command
 from tasks.convert.ranges import MARGIN, widen
@@ -42,9 +43,8 @@ def convert(model_path: Path, data: PreparedData, config: ConvertConfig, out_dir
     images = calibration_images(data, config.calibration_images)
     out_dir.mkdir(parents=True, exist_ok=True)
     formats = dict.fromkeys(("int8", *config.formats))
-    converted = ConvertedModels(
-        models={name: _convert_one(network, name, images, config, out_dir) for name in formats}
-    )
+    models = {name: _convert_one(network, name, images, config, out_dir) for name in formats}
+    converted = ConvertedModels(models=models, coral=compile_for_coral(models["int8"].path))
     write_whole(out_dir / CONVERSION, converted.model_dump_json(indent=1))
     return converted
 

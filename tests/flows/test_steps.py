@@ -189,6 +189,7 @@ FINISHED = ("final_model.keras", "experiment_config.json")
 
 
 def test_experiments_are_listed_the_newest_first_wherever_they_lie(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
     store = open_store(tmp_path / "store")
     made(tmp_path, "20260101_000000", *FINISHED)
     made(tmp_path, "20260103_000000", "experiment_config.json")
@@ -202,6 +203,7 @@ def test_experiments_are_listed_the_newest_first_wherever_they_lie(tmp_path: Pat
 
 
 def test_an_unfinished_or_unknown_experiment_is_one_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
     store = open_store(tmp_path / "store")
     with pytest.raises(InputError, match="`stress-vision train` makes one"):
         find_experiment(store, tmp_path, NEWEST)
