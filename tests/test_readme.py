@@ -65,7 +65,8 @@ def test_every_field_that_a_text_names_exists() -> None:
 
 
 def test_every_command_of_the_readme_exists() -> None:
-    named = set(re.findall(r"stress-vision (\w+)", README))
+    (steps,) = re.findall(r"^Each step alone: (.*)$", README, re.M)
+    named = set(re.findall(r"stress-vision (\w+)", README)) | set(re.findall(r"`(\w+)`", steps))
     (commands,) = [a.choices for a in _parser([])._actions if hasattr(a, "choices") and a.choices]
     assert named == set(commands)
 
