@@ -10,7 +10,8 @@ from prefect.events.actions import ChangeFlowRunState
 
 _SILENCE_S = 150
 """After this long without a sign of life a run is dead: with 90 s live ones were taken for it."""
-_OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.stress-vision"}
+OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.stress-vision"}
+"""Runs of our deployments, which carry this tag."""
 
 
 def zombies() -> AutomationCore:
@@ -25,7 +26,7 @@ def zombies() -> AutomationCore:
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.*"},
             match={"prefect.resource.id": "prefect.flow-run.*"},  # pyright: ignore[reportArgumentType]
-            match_related=_OURS,  # pyright: ignore[reportArgumentType]
+            match_related=OURS,  # pyright: ignore[reportArgumentType]
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,

@@ -1,4 +1,4 @@
-"""The command line: demo, run, config, sweep, up, rollout, fleet; steps alone: `flows.step_commands`.
+"""The command line: demo, run, config, sweep, up, notify, rollout, fleet; steps alone: `flows.step_commands`.
 
 Exit status: 0 done (released, or nothing new), 1 an error, 2 wrong usage, 3 rejected by the gate,
 4 the rollout did not reach every device.
@@ -82,6 +82,14 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     up.add_argument("--port", type=int, default=4200, help="port of the server and its UI (default: 4200)")
     up.add_argument("--unit", action="store_true", help="only print a systemd unit that runs this")
     up.set_defaults(command=_up)
+
+    notify = commands.add_parser("notify", help="who is told how nights end")
+    notify.add_argument(
+        "address",
+        help="https://…, a Slack hook, mailtos://USER:PASSWORD@HOST?to=…; - reads one from stdin",
+    )
+    notify.add_argument("--port", type=int, default=4200, help="of the Prefect server here (default: 4200)")
+    notify.set_defaults(command=_notify)
 
     rollout = commands.add_parser("rollout", help="bring a registered release to the fleet")
     rollout.add_argument("--inventory", required=True, help="the fleet's TOML file")
@@ -180,6 +188,15 @@ def _up(given: argparse.Namespace) -> int:
         print(unit(given.port), end="")
         return 0
     up(given.port, work_path("") / "logs")
+    return 0
+
+
+def _notify(given: argparse.Namespace) -> int:
+    from flows.notify import notify
+
+    address = sys.stdin.readline().strip() if given.address == "-" else given.address
+    notify(address, os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{given.port}/api")
+    print("a first message is on its way; the same goes for every night that needs a person from now on")
     return 0
 
 

@@ -15,6 +15,7 @@ from flows.outcome import night_state, skipped_state
 from flows.said import night_name, say_outcome, this_run
 from flows.site import Site, expect_champion, fleet_slot, night_slot, preflight
 from flows.time_limit import time_limit
+from flows.unseen import tell_unseen
 from tasks.candidate import Candidate
 from tasks.champion import measure_against_releases, new_anchor
 from tasks.config import RetrainConfig
@@ -45,7 +46,9 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (fr
 def run_night(config: RetrainConfig) -> State:
     """The night within its limits: one at a time, in its time, and with its outcome in the run's name."""
     with time_limit(config.time_limit_h), night_slot(site := preflight(config)):
-        return say_outcome(one_night(site, config), config)
+        state = one_night(site, config)
+        tell_unseen(site)
+        return say_outcome(state, config)
 
 
 def one_night(site: Site, config: RetrainConfig) -> State:

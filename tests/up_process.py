@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,9 +83,7 @@ class Up:
             headers={"content-type": "application/json"},
             method="GET" if content is None else method,
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+        return wait_for(lambda: _answer(request), within_s=30)[0]
 
     def deployment(self, name: str) -> dict[str, Any]:
         """The deployment of that name, whatever its flow."""
@@ -123,6 +122,19 @@ class Up:
         except OSError:
             return None  # the server is being started again
         return run if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+
+def _answer(request: urllib.request.Request) -> tuple[Any] | None:
+    """What was answered; None where the database is busy just now, which Prefect's own clients wait out."""
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            text = answer.read()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            if refused.code != 503:
+                raise
+        return None
+    return (json.loads(text) if text else None,)
 
 
 def wait_for(found: Callable[[], Found | None], within_s: float = 120) -> Found:

@@ -1,0 +1,40 @@
+"""Devices that have not been seen for a week: an event each, for whoever wants to be told."""
+
+from datetime import UTC, datetime, timedelta
+
+from prefect import get_run_logger
+from prefect.events import emit_event
+
+from flows.site import Site
+from storage.opening import open_store
+from storage.registry import Registry
+from tasks.rollout import DeviceOutcome
+
+UNSEEN = "stress-vision.device.unseen"
+_UNSEEN_FOR = timedelta(days=7)
+
+
+def tell_unseen(site: Site, now: datetime | None = None) -> None:
+    """Emit `UNSEEN` for each device of the inventory that is known and told nothing for a week."""
+    for name, seen in unseen(site, now or datetime.now(UTC)).items():
+        get_run_logger().warning("%s has not been seen since %s", name, seen)
+        emit_event(
+            UNSEEN,
+            resource={
+                "prefect.resource.id": f"stress-vision.device.{name}",
+                "prefect.resource.name": name,
+            },
+            payload={"seen_at": seen},
+        )
+
+
+def unseen(site: Site, now: datetime) -> dict[str, str]:
+    """Names of those devices, and when each was last seen."""
+    known = Registry(open_store(site.store)).devices()
+    names = [device.name for device in site.fleet.devices] if site.fleet else []
+    seen = {name: DeviceOutcome.model_validate(known[name]).seen_at for name in names if name in known}
+    return {
+        name: f"{at:%F}" if at else "never"
+        for name, at in seen.items()
+        if at is None or at < now - _UNSEEN_FOR
+    }
