@@ -92,7 +92,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     notify.set_defaults(command=_notify)
 
     rollout = commands.add_parser("rollout", help="bring a registered release to the fleet")
-    rollout.add_argument("--inventory", required=True, help="the fleet's TOML file")
+    rollout.add_argument(
+        "--inventory", default="", help="the fleet's TOML file; default: STRESS_VISION_INVENTORY"
+    )
     rollout.add_argument("--release", default="champion", help="version, or champion (default)")
     rollout.set_defaults(command=_rollout)
 

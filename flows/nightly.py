@@ -15,7 +15,7 @@ from flows.said import night_name
 from storage.errors import InputError, MissingObject
 from storage.opening import open_store
 from tasks.config import RetrainConfig, merge
-from tasks.prepare.config import LabelSet
+from tasks.prepare.config import LabelChoice
 from tasks.presets import PRESETS
 
 _SETTINGS = "retrain.toml"
@@ -35,7 +35,7 @@ class FormData(BaseModel, frozen=True, extra="forbid", title="Data"):
         default=_UNSET,
         title="Labels",
         description="Whose labels the images of FER-2013 get.",
-        json_schema_extra={"enum": [_UNSET, *get_args(LabelSet)]},
+        json_schema_extra={"enum": [_UNSET, *get_args(LabelChoice)]},
     )
     settings: str = Field(
         default=_SETTINGS,
@@ -78,7 +78,8 @@ class FormFleet(BaseModel, frozen=True, extra="forbid", title="Fleet"):
     inventory: str = Field(
         default="",
         title="Inventory",
-        description="Path of fleet.toml on the worker's machine. Empty: that of the settings, or no fleet.",
+        description="Path of fleet.toml on the worker's machine. Empty: that of the settings, else "
+        "STRESS_VISION_INVENTORY of the worker, else no fleet.",
     )
     group: str = Field(default="", title="Group", description="Only the devices of this group. Empty: all.")
 

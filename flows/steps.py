@@ -35,7 +35,7 @@ from tasks.gate import GateConfig, judge_candidate
 from tasks.ingest import ingest_sources
 from tasks.night import find_night
 from tasks.prepare import PreparedData, prepare_dataset
-from tasks.prepare.config import LabelSet
+from tasks.prepare.config import LabelChoice
 from tasks.presets import Preset
 from tasks.report.publish import keep_experiment, publish_report
 from tasks.rollout import RolloutConfig, check_fleet
@@ -52,7 +52,9 @@ class DataForm(BaseModel, frozen=True, extra="forbid", title="Data set"):
 
     store: str = Field(default="", description=_STORE)
     preset: Preset = Field(default="balanced", description="Starting values for all that is not given.")
-    label_set: LabelSet | None = Field(default=None, description="Labels of FER-2013. Empty: the preset's.")
+    label_set: LabelChoice | None = Field(
+        default=None, description="Labels of FER-2013. Empty: the preset's."
+    )
     target_per_class: int | None = Field(
         default=None, ge=0, le=200_000, description="Images of each class an epoch. Empty: the preset's."
     )

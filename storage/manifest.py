@@ -85,6 +85,8 @@ class Manifest(BaseModel, frozen=True):
     input: TensorInfo
     output: TensorInfo
     classes: tuple[str, ...]
+    absent_classes: tuple[str, ...] = ()
+    """Classes that no image was of when it learnt: it can't tell them."""
     label_set: str
     metrics: dict[str, FiniteFloat | None]
     max_latency_ms: FiniteFloat

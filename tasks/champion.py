@@ -40,6 +40,8 @@ class AgainstRelease(BaseModel, frozen=True, extra="forbid"):
     role: Role
     version: str
     paired: Paired | None
+    lost: tuple[str, ...] = ()
+    """Classes that it has learnt and that tonight's data has no image of."""
     seen: int | None = None
     """Test images that it trained on or was chosen by, left out of `paired`; None: not recorded."""
     reason: str = ""
@@ -59,7 +61,10 @@ def compare_with_releases(
     test = load_split(data.directory, "test")
     test = test.where(np.isin(test.ids, ids))
     return tuple(
-        _compare(store, version, role, answers, test, work_dir) for version, role in opponents.items()
+        _compare(store, version, role, answers, test, work_dir).model_copy(
+            update={"lost": _lost(store, version, data)}
+        )
+        for version, role in opponents.items()
     )
 
 
@@ -92,6 +97,11 @@ def _opponents(champion: Champion | None) -> dict[str, Role]:
     if champion.anchor:
         opponents.setdefault(champion.anchor, "anchor")
     return opponents
+
+
+def _lost(store: ObjectStore, version: str, data: PreparedData) -> tuple[str, ...]:
+    known = Registry(store).manifest(version)
+    return tuple(name for name in data.absent if name not in known.absent_classes)
 
 
 def _compare(

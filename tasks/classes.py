@@ -17,9 +17,10 @@ FERPLUS_EMOTIONS = (
 """FER+'s emotion columns, in the file's order (`unknown` and `NF`, no face, follow them)."""
 
 TO_CLASS = {
-    "angry": "stress", "anger": "stress", "fear": "stress", "disgust": "stress",
+    "angry": "stress", "anger": "stress", "fear": "stress", "fearful": "stress", "disgust": "stress",
+    "disgusted": "stress",
     "sad": "sad", "sadness": "sad",
-    "neutral": "neutral", "surprise": "neutral",
+    "neutral": "neutral", "surprise": "neutral", "surprised": "neutral",
     "happy": "happy", "happiness": "happy",
     "stress": "stress", "fatigue": "fatigue",
 }  # fmt: skip
@@ -31,7 +32,10 @@ EMOTIONS = ("neutral", "surprise", "anger", "disgust", "fear", "sadness", "happi
 CLASS_OF_EMOTION = tuple(CLASSES.index(TO_CLASS[emotion]) for emotion in EMOTIONS)
 """For each of `EMOTIONS` the place of its class in `CLASSES`."""
 
-_SAME_EMOTION = {"angry": "anger", "sad": "sadness", "happy": "happiness"}
+_SAME_EMOTION = {
+    "angry": "anger", "disgusted": "disgust", "fearful": "fear", "sad": "sadness", "happy": "happiness",
+    "surprised": "surprise",
+}  # fmt: skip
 
 
 def emotion_of(name: str) -> int | None:

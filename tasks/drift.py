@@ -31,7 +31,7 @@ from storage.objects import ObjectStore
 from storage.opening import open_store
 from storage.registry import Registry
 from tasks.prepare import PreparedData
-from tasks.prepare.collection import STATISTICS
+from tasks.prepare.blocks import STATISTICS
 from tasks.prepare.facts import IMAGE_FACTS, ImageFacts, read_facts
 
 STRONG_PSI = 0.25

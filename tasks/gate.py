@@ -189,6 +189,8 @@ class Verdict(BaseModel, frozen=True):
 
     passed: bool
     checks: tuple[Check, ...]
+    not_judged: tuple[str, ...] = ()
+    """Classes that no source provides: floors on them don't count."""
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -208,8 +210,15 @@ def judge(candidate: Candidate, targets: GateConfig) -> Verdict:
         *_camera_checks(candidate.cameras, targets),
         *_limit_checks(candidate, targets),
         *(_release_check(against, targets) for against in candidate.against),
+        *(
+            _lost_check(against)
+            for against in candidate.against
+            if against.role == "champion" and against.lost
+        ),
     ]
-    return Verdict(passed=all(check.passed for check in checks), checks=tuple(checks))
+    return Verdict(
+        passed=all(check.passed for check in checks), checks=tuple(checks), not_judged=candidate.data.absent
+    )
 
 
 def _base_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
@@ -226,15 +235,16 @@ def _base_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
 
 
 def _floor_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
-    int8 = candidate.int8
+    int8, absent = candidate.int8, candidate.data.absent
     recalls = {name: (one.recall, one.recall_ci) for name, one in int8.per_class.items()}
     sources = {name: (one.accuracy, one.ci) for name, one in int8.per_source.items()}
     recalls = dict.fromkeys(CLASSES, _UNMEASURED) | recalls
+    recalls = {name: figures for name, figures in recalls.items() if name not in absent}
     sources = dict.fromkeys(targets.source_accuracy_floors, _UNMEASURED) | sources
     checks = [
         *_each("recall of", recalls, targets.min_class_recall, targets.class_recall_floors),
         *_each("accuracy on", sources, targets.min_source_accuracy, targets.source_accuracy_floors),
-        *_elsewhere_checks(candidate.elsewhere.sets, targets),
+        *_elsewhere_checks(candidate.elsewhere.sets, targets, absent),
     ]
     if targets.min_macro_recall is None:
         return checks
@@ -250,8 +260,10 @@ def _limit_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
     return [_at_most(name, value, limit, unit) for name, value, limit, unit in limits if limit is not None]
 
 
-def _elsewhere_checks(sets: tuple[ElsewhereFigures, ...], targets: GateConfig) -> list[Check]:
-    """Floors on sets that nothing was learnt from, for the classes that a set has images of."""
+def _elsewhere_checks(
+    sets: tuple[ElsewhereFigures, ...], targets: GateConfig, absent: tuple[str, ...]
+) -> list[Check]:
+    """Floors on sets that nothing was learnt from, for the classes that set and training have images of."""
     return [
         check
         for one in sets
@@ -260,7 +272,7 @@ def _elsewhere_checks(sets: tuple[ElsewhereFigures, ...], targets: GateConfig) -
             {
                 name: (figures.recall, figures.recall_ci)
                 for name, figures in one.per_class.items()
-                if figures.support
+                if figures.support and name not in absent
             },
             None,
             targets.elsewhere_recall_floors,
@@ -295,6 +307,19 @@ def _release_check(against: AgainstRelease, targets: GateConfig) -> Check:
     return Check(
         name=name, value=change, target=floor, sense="at least", unit="points",
         passed=low >= floor, margin=low - floor, interval=(low, high), reason=reason,
+    )  # fmt: skip
+
+
+def _lost_check(against: AgainstRelease) -> Check:
+    """Devices must not unlearn a class because a source was away one night."""
+    lost, count = ", ".join(against.lost), len(against.lost)
+    reason = (
+        f"the champion tells {lost}, of which tonight's data has no image: bring the source back, or delete "
+        "models/champion.json from the store to begin without"
+    )
+    return Check(
+        name="classes lost against the champion", value=count, target=0, sense="at most", unit="",
+        passed=False, margin=-count, interval=None, reason=reason,
     )  # fmt: skip
 
 

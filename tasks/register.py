@@ -112,6 +112,7 @@ def build_release(
             input=model.input,
             output=model.output,
             classes=CLASSES,
+            absent_classes=data.absent,
             label_set=data.label_set,
             metrics=notes.metrics,
             max_latency_ms=notes.max_latency_ms,

@@ -13,6 +13,10 @@ pytest_plugins = [
     "tests.tflite_runtime",
 ]
 
+# a developer's own store or fleet is no business of the tests
+for name in ("STRESS_VISION_STORE", "STRESS_VISION_INVENTORY"):
+    os.environ.pop(name, None)
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # one process a core: TensorFlow's and numpy's own threads would only get in each other's way
     for name in (

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tasks.classes import CLASSES
 from tasks.evaluate import Evaluation
 from tasks.night import Night
 
@@ -41,6 +42,7 @@ def training_figures(run: Night) -> Evaluation:
 
 
 def real_images(run: Night) -> dict[str, int]:
-    """Real training images per expected class, however often they are drawn."""
-    counts = run.made.data.counts.get("train", {})
-    return {name: counts.get(name, 0) for name in run.config.prepare.expected_classes}
+    """Real training images of each class that the data has, however often they are drawn."""
+    data = run.made.data
+    counts = data.counts.get("train", {})
+    return {name: counts.get(name, 0) for name in CLASSES if name not in data.absent}

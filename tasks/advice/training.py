@@ -55,8 +55,8 @@ def noisy_labels(run: Night) -> Advice | None:
         finding=f"Accuracy {accuracy:.1%} misses {target:.0%} on original labels.",
         likely_cause="FER-2013's original labels agree with the majority of ten annotators on two of three "
         "images: they cap what any network can reach.",
-        changes=new_values(run, {"prepare.label_set": "ferplus_votes"}),
-        beyond_config="Put fer2013new.csv (FER+) beside fer2013.csv first.",
+        changes=new_values(run, {"prepare.label_set": "auto"}),
+        beyond_config="Put FER+'s fer2013new.csv beside FER-2013's images: its votes are then used.",
     )
 
 
@@ -130,7 +130,7 @@ def worn_start(run: Night) -> Advice | None:
 
 
 def _has_original_labels(run: Night) -> bool:
-    return run.config.prepare.label_set == "fer2013"
+    return run.made.data.label_set == "fer2013"
 
 
 def _loss_ratio(history: dict[str, list[float]]) -> float | None:

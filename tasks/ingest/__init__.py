@@ -3,15 +3,16 @@
 In: a store URI and the sources' prefixes in it. Out: `Ingested`: per source a manifest of its files (key,
 size, SHA-256), their bytes under `work_dir/blobs/<aa>/<sha256>`, and one fingerprint over all of it.
 
-A source is either `fer2013.csv` (or `icml_face_data.csv`, also .gz, .xz, .zip; FER+'s `fer2013new.csv` may
-lie beside it), or folders of images named by class, `<class>/…` or `train|test/<class>/…`, of which any part
-may be packed into `*.tar` files.
+A source is either `fer2013.csv` (or `icml_face_data.csv`, also .gz, .xz, .zip), or folders of images named by
+class, `<class>/…` or `train|val|test/<class>/…`, or images with lists that say their classes; any part may be
+packed into `*.tar` files. FER+'s `fer2013new.csv` may lie beside the first two.
 
 Only objects that are new or changed since the last manifest are fetched. A run killed at any point leaves
 whole blobs and a readable manifest; the next one goes on from there and ends the same.
 """
 
 import hashlib
+import json
 import logging
 import time
 from collections import Counter
@@ -34,7 +35,7 @@ from tasks.ingest.manifest import (
     files_of,
     fingerprint,
 )
-from tasks.ingest.sources import LAYOUTS, Layout, Source, class_folder, find_layout, is_tar
+from tasks.ingest.sources import LAYOUTS, Layout, Source, class_folder, find_layout, is_tar, is_votes
 
 __all__ = [
     "IngestConfig",
@@ -46,6 +47,7 @@ __all__ = [
     "class_folder",
     "ingest",
     "ingest_sources",
+    "is_votes",
 ]
 
 _log = logging.getLogger(__name__)
@@ -101,7 +103,9 @@ class Ingested(BaseModel, frozen=True, extra="forbid"):
     """All sources, whole and checked, in this machine's cache."""
 
     sources: tuple[SourceManifest, ...]
-    fingerprint: str = Field(description="SHA-256 over every source name, key and file SHA-256")
+    fingerprint: str = Field(
+        description="SHA-256 over every source, key and file SHA-256, and labels' meaning"
+    )
     blobs: Path
     seconds: float
 
@@ -146,7 +150,8 @@ def _plan(
     store: ObjectStore, source: Source, config: IngestConfig, work_dir: Path, report: Callable[..., None]
 ) -> _Plan | None:
     manifest_path = work_dir / "manifests" / f"{source.name}.json"
-    place = Place(store, source.prefix, work_dir / "blobs", manifest_path, report)
+    known = None if source.lists else source.vocabulary
+    place = Place(store, source.prefix, work_dir / "blobs", manifest_path, report, known)
     start = len(source.prefix) + 1
     listed = [info._replace(key=info.key[start:]) for info in store.list(source.prefix)]
     layout = find_layout(source, place.uri, (info.key for info in listed))
@@ -155,7 +160,7 @@ def _plan(
             raise InputError(f"{place.uri}: no data of source {source.name!r}; {LAYOUTS}")
         return None
     wanted = [info for info in listed if info.key in layout.keys]
-    if layout.format == "class_folders":
+    if layout.format != "fer2013_csv":
         _check_images(place.uri, wanted, config.max_image_bytes)
     return _Plan(source, place, layout, wanted)
 
@@ -199,6 +204,10 @@ def _summarise(plan: _Plan, objects: list[SourceObject], fetched: int) -> Source
         name=name,
         format=layout.format,
         use=plan.source.use,
+        vocabulary=plan.source.vocabulary,
+        lists=plan.source.lists,
+        left_out=layout.left_out,
+        votes=any(is_votes(file.key) for file in files),
         manifest_path=place.manifest_path,
         fingerprint=fingerprint(name, files),
         objects=len(objects),
@@ -215,8 +224,11 @@ def _referenced(sources: tuple[SourceManifest, ...]) -> set[str]:
 
 
 def _combine(sources: tuple[SourceManifest, ...]) -> str:
-    lines = sorted(f"{source.name} {source.fingerprint}\n" for source in sources)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    lines = sorted(
+        json.dumps([one.name, one.fingerprint, one.use, one.vocabulary, one.lists], sort_keys=True)
+        for one in sources
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @task(name="ingest", task_run_name="ingest")
@@ -229,6 +241,8 @@ def ingest_sources(store_uri: str, config: IngestConfig, work_dir: Path) -> Inge
             "%s (%s): %d objects, %.1f MB; %d fetched, %d reused",
             source.name, source.format, source.objects, source.bytes / 1e6, source.fetched, source.reused,
         )  # fmt: skip
+        if source.left_out:
+            log.info("%s: %d images of classes that are left out", source.name, source.left_out)
         if source.ignored_count:
             log.warning("%s: %d files are no data: %s", source.name, source.ignored_count, source.ignored)
     return ingested

@@ -30,6 +30,8 @@ class Place(NamedTuple):
     manifest_path: Path
     report: Callable[..., None]
     """Takes a %-format and its values, like `Logger.info`."""
+    known: dict[str, str] | None = None
+    """The source's vocabulary, where folders name the class."""
 
     @property
     def uri(self) -> str:
@@ -127,7 +129,7 @@ def _fetch_by_file(place: Place, key: str, max_image_bytes: int) -> SourceObject
         info, sha256 = place.store.download(f"{place.prefix}/{key}", path)
         _check_size(place, key, path.stat().st_size, info.size)
         if is_tar(key):
-            files = unpack(path, place.uri, key, place.blobs, max_image_bytes)
+            files = unpack(path, place.uri, key, place.blobs, max_image_bytes, place.known)
         else:
             adopt(place.blobs, path, sha256)
             files = (SourceFile(key, info.size, sha256),)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from storage.errors import StoreError
 from storage.files import write_whole
+from tasks.ingest.labels import vocabulary
 from tasks.ingest.sources import Format, Use
 
 
@@ -37,6 +38,13 @@ class SourceManifest(BaseModel, frozen=True, extra="forbid"):
     name: str
     format: Format
     use: Use = Field(default="train", description="Whether it may be learnt from")
+    vocabulary: dict[str, str] = Field(
+        default=vocabulary("", {}),
+        description="What its folders and lists say, in lower case, to a name of ours; empty: left out",
+    )
+    lists: tuple[str, ...] = Field(default=(), description="Files that list images with their labels")
+    left_out: int = Field(default=0, description="Images in folders that the vocabulary leaves out")
+    votes: bool = Field(default=False, description="Whether FER+'s fer2013new.csv lies beside the images")
     manifest_path: Path
     fingerprint: str = Field(description="SHA-256 over the source's name and every file's key and SHA-256")
     objects: int = Field(description="Objects in the store that hold this source's data")

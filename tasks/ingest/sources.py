@@ -1,28 +1,30 @@
 """Sources: which objects under a prefix are data, and in which of the known layouts they lie."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from storage.errors import InputError
 from storage.objects import check_key
 from tasks.classes import TO_CLASS
+from tasks.ingest.labels import LEFT_OUT, Numbers, check_labels, vocabulary
 
-Format = Literal["fer2013_csv", "class_folders"]
+Format = Literal["fer2013_csv", "class_folders", "image_lists"]
 Use = Literal["train", "evaluate"]
 
 LAYOUTS = (
-    "expected fer2013.csv (also .gz, .xz, .zip), or images as <class>/*.jpg|png, also below train|test, "
-    f"also in *.tar; class is one of {', '.join(TO_CLASS)}"
+    "expected fer2013.csv (also .gz, .xz, .zip), or images as <class>/*.jpg|png, also below train|val|test, "
+    f"also in *.tar; class is one of {', '.join(TO_CLASS)}, or what the source's mapping says"
 )
 
 _PACKING = r"(\.(gz|xz|zip))?"
 _DATA_CSV = re.compile(rf"(fer2013|icml_face_data)\.csv{_PACKING}", re.IGNORECASE)
 _VOTES_CSV = re.compile(r"fer2013new\.csv")
 _IMAGE = (".jpg", ".jpeg", ".png")
-_SPLITS = ("train", "test")
+SPLIT_FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
+"""Folders above the classes', and which official split they are."""
 
 
 class Source(BaseModel, frozen=True, extra="forbid", title="Source"):
@@ -37,6 +39,21 @@ class Source(BaseModel, frozen=True, extra="forbid", title="Source"):
         default="auto",
         description="Layout; auto takes fer2013.csv where there is one, else folders named by class",
     )
+    lists: tuple[str, ...] = Field(
+        default=(),
+        description="Files below prefix that say the class of each image, a line an image (CSV, TSV or "
+        "text), where folders don't, e.g. EmoLabel/list_patition_label.txt",
+    )
+    numbers: Numbers = Field(
+        default="",
+        description="Whose numbers the class folders or lists use: fer2013, affectnet or raf_db; empty: they "
+        "use names",
+    )
+    mapping: dict[str, str] = Field(
+        default={},
+        description='Further names or numbers and the class or emotion that each means, as {"tired": '
+        '"fatigue"}; an empty one leaves its images out',
+    )
     use: Use = Field(
         default="train",
         description="train: images for training, validation and test. evaluate: never learnt from, every "
@@ -49,6 +66,18 @@ class Source(BaseModel, frozen=True, extra="forbid", title="Source"):
     def _is_a_folder(cls, prefix: str) -> str:
         return check_key(prefix.strip("/"))
 
+    @model_validator(mode="after")
+    def _labels_make_sense(self) -> "Source":
+        if self.lists and self.format != "auto":
+            raise ValueError(f"lists: expected with format = 'auto' only, got format = {self.format!r}")
+        vocabulary(self.numbers, self.mapping)
+        return self
+
+    @property
+    def vocabulary(self) -> dict[str, str]:
+        """What its folders and lists say, in lower case, to our names; "": left out."""
+        return vocabulary(self.numbers, self.mapping)
+
 
 class Layout(NamedTuple):
     """What of a listing is data."""
@@ -56,6 +85,8 @@ class Layout(NamedTuple):
     format: Format
     keys: frozenset[str]
     ignored: tuple[str, ...]
+    left_out: int = 0
+    """Images of classes that the source's mapping leaves out."""
 
 
 def find_layout(source: Source, where: str, keys: Iterable[str]) -> Layout | None:
@@ -63,41 +94,55 @@ def find_layout(source: Source, where: str, keys: Iterable[str]) -> Layout | Non
 
     Ignored, and counted: hidden files and what lies in hidden folders or `__MACOSX`, every file that is
     neither .jpg, .jpeg, .png, .tar nor `groups.csv` (Thumbs.db, README …), and keys that would lead out of
-    the prefix. Raises InputError naming `where` for images outside a known class and for two layouts at once.
+    the prefix. Raises InputError naming `where` for images outside a known class, for two layouts at once and
+    for a list that isn't there.
     """
-    kinds = {key: _kind(key) for key in keys}
+    kinds = {key: "list" if key in source.lists else _kind(key) for key in keys}
+    if not any(kind in ("data", "image", "tar") for kind in kinds.values()):
+        return None
     chosen = _choose_format(source, where, set(kinds.values()))
-    wanted = {"data", "votes"} if chosen == "fer2013_csv" else {"image", "tar", "groups"}
-    data = frozenset(key for key, kind in kinds.items() if kind in wanted)
+    data = frozenset(key for key, kind in kinds.items() if kind in _WANTED[chosen])
     if not any(kinds[key] in ("data", "image", "tar") for key in data):
         return None
+    _check_lists(source, where, kinds)
     _check_csv(where, [key for key in data if kinds[key] == "data"])
     _check_csv(where, [key for key in data if kinds[key] == "votes"])
-    check_classes(where, (key for key in data if kinds[key] == "image"))
-    return Layout(chosen, data, tuple(sorted(set(kinds) - data)))
+    ignored = tuple(sorted(set(kinds) - data))
+    if chosen != "class_folders":
+        return Layout(chosen, data, ignored)
+    known = source.vocabulary
+    images = {key: class_folder(key) for key in data if kinds[key] == "image"}
+    check_classes(where, images, known)
+    out = {key for key, folder in images.items() if folder is not None and known[folder] == LEFT_OUT}
+    return Layout(chosen, data - out, ignored, len(out))
 
 
 def class_folder(key: str) -> str | None:
-    """The class folder that an image's key names, in lower case, a key of `TO_CLASS`; None for any other."""
+    """The folder that names an image's class, in lower case; None where it lies in none."""
     folders = [part.lower() for part in key.split("/")[:-1]]
-    if folders and folders[0] in _SPLITS:
+    if folders and folders[0] in SPLIT_FOLDERS:
         folders = folders[1:]
-    return folders[0] if folders and folders[0] in TO_CLASS else None
+    return folders[0] if folders else None
 
 
-def check_classes(where: str, images: Iterable[str]) -> None:
-    """Raise InputError naming one image outside the known class folders, and how many such there are."""
-    strange = [key for key in images if class_folder(key) is None]
-    if strange:
+def check_classes(where: str, folders: Mapping[str, str | None], known: Mapping[str, str]) -> None:
+    """InputError for images, key to class folder, that lie in none, or in one that isn't known."""
+    if outside := [key for key, folder in folders.items() if folder is None]:
         raise InputError(
-            f"{where}: {len(strange)} images lie outside a known class folder, e.g. {min(strange)!r}; "
-            f"rename or remove their folder; {LAYOUTS}"
+            f"{where}: {len(outside)} images lie in no class folder, e.g. {min(outside)!r}; move or remove "
+            f"them, or name the files that list their classes (lists); {LAYOUTS}"
         )
+    check_labels(where, (folder for folder in folders.values() if folder is not None), known)
 
 
 def is_tar(key: str) -> bool:
     """Whether the key is a tar's by its suffix."""
     return key.lower().endswith(".tar")
+
+
+def is_votes(key: str) -> bool:
+    """Whether the key is that of FER+'s votes, at the top of a source."""
+    return _kind(key) == "votes"
 
 
 def is_image(key: str) -> bool:
@@ -121,7 +166,25 @@ def _kind(key: str) -> str:
     return "image" if key.lower().endswith(_IMAGE) else "tar" if is_tar(key) else "other"
 
 
+_WANTED: Mapping[Format, frozenset[str]] = {
+    "fer2013_csv": frozenset({"data", "votes"}),
+    "class_folders": frozenset({"image", "tar", "groups", "votes"}),
+    "image_lists": frozenset({"image", "tar", "groups", "list"}),
+}
+
+
+def _check_lists(source: Source, where: str, kinds: Mapping[str, str]) -> None:
+    if missing := sorted(set(source.lists) - set(kinds)):
+        found = sorted(key for key in kinds if key.lower().endswith((".csv", ".tsv", ".txt")))
+        raise InputError(
+            f"{where}: no {', '.join(missing)}, which source {source.name!r} names in lists; expected it "
+            f"among {found[:10]}"
+        )
+
+
 def _choose_format(source: Source, where: str, kinds: set[str]) -> Format:
+    if source.lists:
+        return "image_lists"
     if source.format != "auto":
         return source.format
     if "data" in kinds and kinds & {"image", "tar"}:

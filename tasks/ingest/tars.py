@@ -12,13 +12,17 @@ from storage.errors import InputError
 from storage.objects import check_key
 from tasks.ingest.blobs import put
 from tasks.ingest.manifest import SourceFile
-from tasks.ingest.sources import check_classes, is_image
+from tasks.ingest.sources import check_classes, class_folder, is_image
 
 _MAX_LABEL_BYTES = 100
 
 
-def unpack(path: Path, where: str, key: str, blobs: Path, max_image_bytes: int) -> tuple[SourceFile, ...]:
+def unpack(
+    path: Path, where: str, key: str, blobs: Path, max_image_bytes: int, known: dict[str, str] | None
+) -> tuple[SourceFile, ...]:
     """Put the images of the tar at `path`, object `key` below `where`, into the cache.
+
+    `known` are class folders; None where lists say what an image shows.
 
     Nothing is written by a member's name. Raises InputError for a damaged tar, for links, devices, sparse
     files, names that lead elsewhere, images over the limit, and images outside the known classes.
@@ -45,7 +49,8 @@ def unpack(path: Path, where: str, key: str, blobs: Path, max_image_bytes: int) 
         file._replace(key=posixpath.join(folder, labels.get(_sample(name), ""), name))
         for name, file in images.items()
     )
-    check_classes(f"{where}/{key}", (file.key for file in files))
+    if known is not None:
+        check_classes(f"{where}/{key}", {file.key: class_folder(file.key) for file in files}, known)
     return files
 
 

@@ -8,10 +8,11 @@ Every image of every source stands on one canvas: uint8 (N, P, P, C), P = 48 and
 FER-2013 is 48 px and grey, and fatigue comes only from photos: a common resolution and colour keep the
 network from telling the source instead of the face. The network's own graph resizes and scales.
 
-Members of each NPZ: see `Split`. The steps: read (`fer2013`, `ferplus`, `photos` → `collection`), find
-what belongs together (`duplicates`, `persons`), settle labels (`labels`), assign whole groups (`splits`),
-write (`archive`, `writing`; copies of small classes on request: `augment`), with sets from elsewhere apart
-(`elsewhere`), check it (`audit`, `shortcuts`), show it (`pictures`).
+Members of each NPZ: see `Split`. The steps: read (`fer2013`, `ferplus`, `fer2013_rows`, `photos`, `lists` →
+`reading` → `blocks`, `origins` → `collection`), find what belongs together (`duplicates`, `persons`), settle
+labels (`labels`), assign whole groups (`splits`), write (`archive`, `writing`; copies of small classes on
+request: `augment`), with sets from elsewhere apart (`elsewhere`), check it (`audit`, `shortcuts`), show it
+(`pictures`).
 """
 
 import json
@@ -39,9 +40,12 @@ def prepare_dataset(
     data = prepare(ingested, config, work_dir)
     for split, counts in data.counts.items():
         log.info("%s: %s", split, ", ".join(f"{count} {name}" for name, count in counts.items()))
+    log.info("labels: %s", data.label_set)
     metadata = json.loads(data.metadata_path.read_text())
     for source, told in metadata["elsewhere"].items():
         log.info("%s, to measure on: %s", source, told)
+    for note in metadata["notes"]:
+        log.info(note)
     for warning in metadata["warnings"]:
         log.warning(warning)
     publish(open_store(store_uri), data)

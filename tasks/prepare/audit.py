@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.prepare.collection import Collection, hash_images
+from tasks.prepare.blocks import hash_images
+from tasks.prepare.collection import Collection
 from tasks.prepare.config import SPLITS, PrepareConfig
 from tasks.prepare.grouping import Findings
 from tasks.prepare.second_look import look_again

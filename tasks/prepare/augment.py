@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.prepare.config import Drawing
+
 MAX_BRIGHTNESS = 0.10
 
 
@@ -27,9 +29,10 @@ class Alterations:
         return Alterations(self.bases[chosen], self.mirrored[chosen], self.brightness[chosen])
 
 
-def filled_up(counts: np.ndarray, target: int) -> np.ndarray:
-    """Images of each class once all that have any are filled up to `target`, int64 of the same shape."""
-    return np.where(counts > 0, np.maximum(counts, target), 0).astype(np.int64)
+def drawn_of(counts: np.ndarray, drawing: Drawing) -> np.ndarray:
+    """How many images an epoch draws of classes that have `counts`, int64 of the same shape."""
+    wanted = drawing.target if drawing.equal else np.maximum(counts, drawing.target)
+    return np.where(counts > 0, wanted, 0).astype(np.int64)
 
 
 def plan(numbers: np.ndarray, labels: np.ndarray, target: int, rng: np.random.Generator) -> Alterations:

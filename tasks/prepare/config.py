@@ -3,7 +3,7 @@
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +16,15 @@ CODE_VERSION = 9
 SPLITS = ("train", "val", "test")
 
 LabelSet = Literal["fer2013", "ferplus", "ferplus_votes"]
+LabelChoice = Literal["auto", LabelSet]
+
+
+class Drawing(NamedTuple):
+    """How often an epoch of training draws each class."""
+
+    target: int = 0
+    equal: bool = False
+    """Whether a class with more images than the target is drawn down to it, too."""
 
 
 class PrepareConfig(BaseModel):
@@ -23,10 +32,11 @@ class PrepareConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Data preparation")
 
-    label_set: LabelSet = Field(
-        default="fer2013",
+    label_set: LabelChoice = Field(
+        default="auto",
         description="fer2013: the original labels. ferplus: the majority of ten annotators. "
-        "ferplus_votes: the same labels, and the annotators' votes as soft targets in training",
+        "ferplus_votes: the same labels, and the annotators' votes as soft targets in training. "
+        "auto: ferplus_votes where fer2013new.csv lies beside FER-2013, else fer2013",
     )
     ferplus_min_share: float = Field(
         default=0.5,
@@ -49,8 +59,16 @@ class PrepareConfig(BaseModel):
     train_share: float = Field(default=0.70, gt=0, lt=1, description="Share of images to train on, 0 to 1")
     val_share: float = Field(default=0.15, gt=0, lt=1, description="Share of images to tune on, 0 to 1")
     test_share: float = Field(default=0.15, gt=0, lt=1, description="Share of images held out, 0 to 1")
-    image_px: int = Field(default=48, ge=16, le=512, description="Side of the stored square images, pixels")
-    channels: Literal[1, 3] = Field(default=1, description="1: grey. 3: colour (FER-2013 has none to give)")
+    image_px: int = Field(
+        default=48,
+        ge=16,
+        le=512,
+        description="Side of the stored square images, pixels. 160 keeps more of larger photos, in colour, "
+        "for eleven times the work in resnet_native; FER-2013 has 48 and no colour to give",
+    )
+    channels: Literal[0, 1, 3] = Field(
+        default=0, description="1: grey. 3: colour. 0: colour where image_px is more than FER-2013's 48"
+    )
     target_per_class: int = Field(
         default=5000,
         ge=0,
@@ -58,13 +76,20 @@ class PrepareConfig(BaseModel):
         description="Images of each class that an epoch of training draws at least: rarer classes are drawn "
         "more often, 0 = every image once",
     )
+    balance: Literal["fill up", "equal"] = Field(
+        default="fill up",
+        description="fill up: classes with more images than target_per_class are drawn whole. equal: another "
+        "target_per_class of them in every epoch",
+    )
     store_augmented: bool = Field(
         default=False,
         description="Fill classes up with stored copies in train_data.npz, mirrored and by up to a tenth "
         "brighter or darker, instead of drawing their images more often",
     )
     expected_classes: tuple[str, ...] = Field(
-        default=CLASSES, description="Classes that must have at least one image"
+        default=(),
+        description="Classes of which at least one image must be there. Others that no source provides are "
+        "named in report, manifest and gate, and the model is judged on the rest",
     )
     max_bad_share: float = Field(
         default=0.01,
@@ -110,10 +135,17 @@ class PrepareConfig(BaseModel):
         total = self.train_share + self.val_share + self.test_share
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train_share + val_share + test_share must be 1, got {total:g}")
+        if self.balance == "equal" and not self.target_per_class:
+            raise ValueError("balance = equal needs to know how many: set target_per_class, got 0")
         unknown = sorted(set(self.expected_classes) - set(CLASSES))
         if unknown:
             raise ValueError(f"expected_classes: {unknown} unknown, expected any of {list(CLASSES)}")
         return self
+
+    @property
+    def drawing(self) -> Drawing:
+        """How often an epoch of training draws each class."""
+        return Drawing(self.target_per_class, self.balance == "equal")
 
     def fingerprint(self, content: str) -> str:
         """16 hex digits that name the data set which this config makes of that content."""
@@ -137,8 +169,7 @@ class PreparedData(BaseModel):
     """Sources that are only measured on: `load_elsewhere(prepared.directory, name)` reads one."""
     counts: dict[str, dict[str, int]]
     """train, val, test → class → real images. train_augmented: stored copies. train_drawn: by an epoch."""
-    target_per_class: int = 0
-    """Images of each class that an epoch of training draws at least."""
+    drawing: Drawing = Drawing()
     leaked_pairs: int | None = None
     """Pairs that the audit found across splits; None where there was no audit."""
     shortcut_added: float | None = None
@@ -146,6 +177,13 @@ class PreparedData(BaseModel):
     metadata_path: Path
     reused: bool
     pictures: dict[str, Path]
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes of which no split has an image: the network can't tell them."""
+        return tuple(
+            name for name in CLASSES if not any(self.counts.get(split, {}).get(name) for split in SPLITS)
+        )
 
     @classmethod
     def read(cls, directory: Path, reused: bool) -> "PreparedData":
@@ -162,7 +200,7 @@ class PreparedData(BaseModel):
             elsewhere=tuple(metadata["elsewhere"]),
             leaked_pairs=metadata["audit"]["leaked_pairs"],
             shortcut_added=metadata["audit"]["shortcuts"]["added"],
-            target_per_class=metadata["config"]["target_per_class"],
+            drawing=PrepareConfig.model_validate(metadata["config"]).drawing,
             metadata_path=path,
             reused=reused,
             pictures={name: directory / file for name, file in metadata["pictures"].items()},

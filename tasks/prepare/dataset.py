@@ -17,6 +17,7 @@ from tasks.prepare.collection import Collection, collect
 from tasks.prepare.config import SPLITS, PrepareConfig, PreparedData
 from tasks.prepare.elsewhere import audit_elsewhere, learned_first, part, write_elsewhere
 from tasks.prepare.facts import write_facts
+from tasks.prepare.fer2013 import SIDE_PX
 from tasks.prepare.grouping import Findings, find_groups
 from tasks.prepare.known import known_path
 from tasks.prepare.labels import DISPUTED, REASONS, UNLABELLED, disputed, resolve
@@ -35,6 +36,7 @@ def prepare(ingested: Ingested, config: PrepareConfig, work_dir: Path) -> Prepar
     InputError where a source can't be used, too much of it is unreadable, or a class has no image; StoreError
     where the disk is full or refuses.
     """
+    config = settled(config, ingested)
     fingerprint = config.fingerprint(_content(ingested))
     finished = Path(work_dir) / "prepared" / fingerprint
     if (finished / "metadata.json").exists():
@@ -42,6 +44,33 @@ def prepare(ingested: Ingested, config: PrepareConfig, work_dir: Path) -> Prepar
     with arriving_directory(finished) as made:
         _make(ingested, config, fingerprint, made)
     return PreparedData.read(finished, reused=False)
+
+
+def settled(config: PrepareConfig, ingested: Ingested) -> PrepareConfig:
+    """The config with the label set and the channels that its defaults stand for here.
+
+    InputError where FER+'s votes are wanted and there are none.
+    """
+    update = {"label_set": _label_set(config, ingested), "channels": config.channels or _channels(config)}
+    return config.model_copy(update=update)
+
+
+def _channels(config: PrepareConfig) -> int:
+    return 3 if config.image_px > SIDE_PX else 1
+
+
+def _label_set(config: PrepareConfig, ingested: Ingested) -> str:
+    rated = any(source.votes for source in ingested.sources)
+    bare = [one.name for one in ingested.sources if one.format == "fer2013_csv" and not one.votes]
+    if config.label_set == "auto":
+        return "ferplus_votes" if rated and not bare else "fer2013"
+    if config.label_set != "fer2013" and not rated:
+        names = bare or [source.name for source in ingested.sources]
+        raise InputError(
+            f"prepare: label_set = {config.label_set} needs FER+'s fer2013new.csv, which lies in none of the "
+            f"sources {names}; put it beside FER-2013's images, or set label_set to auto or fer2013"
+        )
+    return config.label_set
 
 
 def publish(store: ObjectStore, data: PreparedData) -> None:
@@ -55,7 +84,11 @@ def publish(store: ObjectStore, data: PreparedData) -> None:
 
 def _content(ingested: Ingested) -> str:
     return json.dumps(
-        [[source.name, source.format, source.use, source.fingerprint] for source in ingested.sources]
+        [
+            [one.name, one.format, one.use, one.fingerprint, one.vocabulary, one.lists]
+            for one in ingested.sources
+        ],
+        sort_keys=True,
     )
 
 
@@ -109,10 +142,15 @@ def arrange(images: Collection, findings: Findings, config: PrepareConfig) -> Ar
 
 
 def _check_classes(labels: np.ndarray, config: PrepareConfig) -> None:
-    present = {CLASSES[label] for label in np.unique(labels)}
+    present = [CLASSES[label] for label in np.unique(labels)]
     missing = [name for name in config.expected_classes if name not in present]
     if missing:
         raise InputError(
             f"prepare: expected images of {list(config.expected_classes)}, got none of {missing}; "
             "add some to datasets/custom/<class>/ or take the class out of expected_classes"
+        )
+    if len(present) < 2:
+        raise InputError(
+            f"prepare: expected images of two classes or more, got only {present}; add FER-2013 to "
+            "datasets/fer2013/ or other classes to datasets/custom/<class>/"
         )

@@ -18,7 +18,8 @@ from storage.errors import InputError
 from tasks.classes import CLASSES
 from tasks.ingest import Ingested
 from tasks.prepare.archive import write_npz
-from tasks.prepare.collection import Collection, hash_images
+from tasks.prepare.blocks import hash_images
+from tasks.prepare.collection import Collection
 from tasks.prepare.config import SPLITS, PrepareConfig
 from tasks.prepare.duplicates import join
 from tasks.prepare.grouping import Findings

@@ -30,7 +30,7 @@ class ImageFacts:
     labels: np.ndarray
     """uint8 (N,), index into metadata["classes"]"""
     statistics: np.ndarray
-    """float32 (N, 3), `collection.STATISTICS`, in grey levels"""
+    """float32 (N, 3), `blocks.STATISTICS`, in grey levels"""
 
     def where(self, chosen: np.ndarray) -> "ImageFacts":
         """The chosen images alone, by a mask or by their places."""

@@ -1,40 +1,49 @@
-"""Photos in class folders: `<class>/x.jpg`, or `train/<class>/x.jpg` and `test/<class>/x.jpg`.
+"""Photos in class folders: `<class>/x.jpg`, or `train/<class>/x.jpg`, `val/…` and `test/<class>/x.jpg`.
 
 In: JPEG and PNG files. Out: the common canvas, uint8 (P, P, C). The whole photo is shrunk to the square,
 area-averaged: a centre crop could cut off the open mouth that tells fatigue, and bars beside a narrow
 photo would tell the source.
 """
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from tasks.classes import TO_CLASS
-from tasks.ingest.sources import class_folder, is_image
-
-_USAGES = {"train": 0, "test": 2}
+from tasks.ingest.sources import SPLIT_FOLDERS, class_folder, is_image
 
 
-def class_of(key: str) -> str | None:
-    """The class of a photo by its folder, None where `key` is no photo in a class folder."""
+class Photo(NamedTuple):
+    """A photo on the canvas."""
+
+    pixels: np.ndarray
+    """uint8 (P, P, C)"""
+    side_px: int
+    """The shorter side that it had before."""
+
+
+def label_of(key: str, vocabulary: Mapping[str, str]) -> str | None:
+    """What a photo shows by its folder, a name of TO_CLASS; None or empty where it is none to take."""
     folder = class_folder(key) if is_image(key) else None
-    return TO_CLASS[folder] if folder else None
+    return vocabulary.get(folder) if folder else None
 
 
 def usage_of(key: str) -> int:
-    """0 train, 2 test by the topmost folder, -1 where it doesn't say."""
+    """0 train, 1 val, 2 test by the topmost folder, -1 where it doesn't say."""
     parts = PurePosixPath(key).parts
-    return _USAGES.get(parts[0].lower(), -1) if len(parts) > 2 else -1
+    return SPLIT_FOLDERS.get(parts[0].lower(), -1) if len(parts) > 2 else -1
 
 
-def decode(path: Path, px: int, channels: int, max_mpx: float) -> np.ndarray:
-    """A photo as uint8 (px, px, channels), upright as its EXIF says. ValueError where it can't be read."""
+def decode(path: Path, px: int, channels: int, max_mpx: float) -> Photo:
+    """A photo on a canvas of `px`, upright as its EXIF says. ValueError where it can't be read."""
     try:
         with Image.open(path, formats=("JPEG", "PNG")) as photo:
             if photo.width * photo.height > max_mpx * 1e6:
                 raise ValueError(f"expected at most {max_mpx:g} megapixels, got {photo.width}x{photo.height}")
-            return _canvas(photo, px, "L" if channels == 1 else "RGB")
+            side_px = min(photo.size)
+            return Photo(_canvas(photo, px, "L" if channels == 1 else "RGB"), side_px)
     except Image.UnidentifiedImageError:
         raise ValueError(f"expected a JPEG or PNG, got {_first_bytes(path)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

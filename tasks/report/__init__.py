@@ -144,6 +144,7 @@ def _data_context(data: PreparedData) -> dict[str, Any]:
             for source, counts in sources.items()
         ],
         "warnings": metadata.get("warnings", []),
+        "notes": metadata.get("notes", []),
         "audit": _audit(metadata),
     }
 

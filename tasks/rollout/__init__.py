@@ -8,6 +8,7 @@ In: a release and an inventory. Out: `FleetOutcome`, the truth about each device
     waves     the fleet: canaries, growing shares, all; when to stop and undo
 """
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,13 +37,14 @@ __all__ = [
 
 
 def check_fleet(config: RolloutConfig) -> Fleet | None:
-    """The devices that the configuration means, None where it names no inventory; no device is spoken to.
+    """The devices that configuration or environment mean, None without an inventory; no device is spoken to.
 
     Raises InputError or FleetError where the inventory, the group or a key file can't be used.
     """
-    if not config.inventory:
+    inventory = config.inventory or os.environ.get("STRESS_VISION_INVENTORY", "")
+    if not inventory:
         return None
-    fleet = load_fleet(Path(config.inventory).expanduser())
+    fleet = load_fleet(Path(inventory).expanduser())
     if config.group:
         fleet = fleet.group(config.group)
     first_of = {device.key_file: device for device in reversed(fleet.devices)}
@@ -87,7 +89,9 @@ def roll_out_release(store_uri: str, release: Release, config: RolloutConfig) ->
     logger, registry = get_run_logger(), Registry(open_store(store_uri))
     fleet = check_fleet(config)
     if fleet is None:
-        raise FleetError("there is no fleet to roll out to: name its inventory in rollout.inventory")
+        raise FleetError(
+            "no fleet to roll out to: name its inventory in rollout.inventory or STRESS_VISION_INVENTORY"
+        )
 
     def say(device: DeviceOutcome) -> None:
         logger.info("%s: %s, %s (%.1f s)", device.device, device.outcome, device.reason, device.seconds)

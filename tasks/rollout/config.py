@@ -7,7 +7,9 @@ from tasks.benchmark import BenchmarkConfig
 
 class RolloutConfig(BaseModel, frozen=True, extra="forbid", title="Rollout"):
     inventory: str = Field(
-        default="", description="Path of the inventory (fleet.toml); empty: there is no fleet."
+        default="",
+        description="Path of the inventory (fleet.toml). Empty: the environment's STRESS_VISION_INVENTORY; "
+        "without that there is no fleet.",
     )
     group: str = Field(default="", description="Only the devices of this group; empty: all of them.")
     canaries: int = Field(default=1, ge=1, le=100, description="Devices of the first wave.")

@@ -20,6 +20,7 @@ from storage.files import arriving, write_whole
 from storage.objects import ObjectStore
 from tasks.classes import CLASSES
 from tasks.prepare import PreparedData, Split, load_split
+from tasks.prepare.config import Drawing
 from tasks.tensorflow_start import start_tensorflow
 from tasks.train.config import TrainConfig
 from tasks.train.progress import BEST_MODEL, Progress, best_epoch, read_progress
@@ -76,7 +77,7 @@ def train(
         write_seen(directory, splits.values(), seen_by_start(config, store))
     progress = read_progress(directory)
     if not progress.stopped and progress.epochs < config.epochs:
-        _fit(splits, data.target_per_class, config, directory, progress, store, report)
+        _fit(splits, data.drawing, config, directory, progress, store, report)
     return _finish(splits, data, config, directory)
 
 
@@ -104,7 +105,7 @@ def _claim(directory: Path, data: PreparedData, config: TrainConfig) -> None:
 
 def _fit(
     splits: dict[str, Split],
-    target_per_class: int,
+    drawing: Drawing,
     config: TrainConfig,
     directory: Path,
     progress: Progress,
@@ -120,14 +121,14 @@ def _fit(
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(_dtype_policy(config, gpu=bool(tf.config.list_physical_devices("GPU"))))
     try:
-        drawn = int(count_drawn(splits["train"].labels, target_per_class).sum())
+        drawn = int(count_drawn(splits["train"].labels, drawing).sum())
         steps = count_steps(drawn, config.batch_size)
         with _shared_by(tf.config.list_logical_devices("GPU")):
             network = _compiled_network(splits["train"], config, steps, progress, store)
             if progress.weights:
                 _resume(network, directory / "checkpoints" / progress.weights)
         network.fit(
-            training_batches(splits["train"], config, progress.epochs, target_per_class),
+            training_batches(splits["train"], config, progress.epochs, drawing),
             validation_data=validation_batches(splits["val"], config),
             initial_epoch=progress.epochs,
             epochs=config.epochs,
@@ -204,7 +205,7 @@ def _finish(
     progress = read_progress(directory)
     _, best = best_epoch(progress.history, config)
     network, path = _write_final_model(splits, config, directory)
-    drawn = count_drawn(splits["train"].labels, data.target_per_class)
+    drawn = count_drawn(splits["train"].labels, data.drawing)
     pictures = {
         "training_history": draw_history(progress.history, best, directory / "training_history.png"),
         "augmented_batch": _draw_augmented(splits["train"], config, directory / "augmented_batch.png"),

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from tasks.classes import CLASS_OF_EMOTION, CLASSES
-from tasks.prepare.augment import filled_up
+from tasks.prepare.augment import drawn_of
+from tasks.prepare.config import Drawing
 from tasks.train.augmentation import augment
 from tasks.train.config import TrainConfig
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+EVERY_IMAGE = Drawing()
 _VALIDATION_BATCH = 256
 
 
@@ -43,28 +45,28 @@ def count_steps(images: int, batch_size: int) -> int:
     return max(1, images // batch_size)
 
 
-def count_drawn(labels: np.ndarray, target_per_class: int) -> np.ndarray:
-    """How many images of each class an epoch draws, int64 (5,): at least the target, where there are any."""
-    return filled_up(np.bincount(labels, minlength=len(CLASSES)), target_per_class)
+def count_drawn(labels: np.ndarray, drawing: Drawing) -> np.ndarray:
+    """How many images of each class an epoch draws, int64 (5,)."""
+    return drawn_of(np.bincount(labels, minlength=len(CLASSES)), drawing)
 
 
 def training_batches(
-    split: LabelledImages, config: TrainConfig, first_epoch: int = 0, target_per_class: int = 0
+    split: LabelledImages, config: TrainConfig, first_epoch: int = 0, drawing: Drawing = EVERY_IMAGE
 ) -> "tf.data.Dataset[tuple[tf.Tensor, ...]]":
     """All batches from `first_epoch` to the last one, shuffled anew in every epoch, augmented, in one row.
 
-    An epoch draws every image, and those of classes below `target_per_class` again, each alike often.
+    An epoch draws each class as `drawing` says, and over the epochs the images of a class alike often.
     """
     import tensorflow as tf
 
     images, targets = tf.constant(split.images), tf.constant(targets_of(split, config))
-    drawn = int(count_drawn(split.labels, target_per_class).sum())
+    drawn = int(count_drawn(split.labels, drawing).sum())
     batch_size = min(config.batch_size, drawn)
     steps = count_steps(drawn, batch_size)
     # the type checker's stubs of TensorFlow leave `experimental` out
     random: Any = tf.random
-    weights = _weights_as_drawn(split, config, target_per_class)
-    order = _order(split.labels, target_per_class)
+    weights = _weights_as_drawn(split, config, drawing)
+    order = _order(split.labels, drawing)
 
     def batch(number: Any) -> tuple[tf.Tensor, ...]:
         epoch, step = number // steps, number % steps
@@ -82,7 +84,7 @@ def training_batches(
     return numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _order(labels: np.ndarray, target_per_class: int) -> "Callable[[tf.Tensor, tf.Tensor], tf.Tensor]":
+def _order(labels: np.ndarray, drawing: Drawing) -> "Callable[[tf.Tensor, tf.Tensor], tf.Tensor]":
     """A function from an epoch and places int64 (B,) in it, before they are shuffled, to image numbers (B,).
 
     A class's images stand in a ring, from which each epoch takes on where the last one ended: over the
@@ -92,7 +94,7 @@ def _order(labels: np.ndarray, target_per_class: int) -> "Callable[[tf.Tensor, t
 
     by_class = tf.constant(np.argsort(labels, kind="stable"), tf.int64)
     there = np.bincount(labels, minlength=len(CLASSES))
-    drawn = count_drawn(labels, target_per_class)
+    drawn = count_drawn(labels, drawing)
     ends = tf.constant(np.cumsum(drawn), tf.int64)
     first = tf.constant(np.cumsum(there) - there, tf.int64)
     ring, length = tf.constant(np.maximum(there, 1), tf.int64), tf.constant(drawn, tf.int64)
@@ -121,13 +123,13 @@ def validation_batches(
     return data.batch(_VALIDATION_BATCH).prefetch(tf.data.AUTOTUNE)
 
 
-def _weights_as_drawn(split: LabelledImages, config: TrainConfig, target_per_class: int) -> np.ndarray | None:
+def _weights_as_drawn(split: LabelledImages, config: TrainConfig, drawing: Drawing) -> np.ndarray | None:
     """`class_weights` of an epoch's images, one for each output; None where every image counts the same."""
     power = config.class_weights
     if not power:
         return None
     there = np.maximum(np.bincount(split.labels, minlength=len(CLASSES)), 1)
-    times = (count_drawn(split.labels, target_per_class) / there)[split.labels]
+    times = (count_drawn(split.labels, drawing) / there)[split.labels]
     weights = class_weights(split.votes * times[:, None], power)
     return weights[list(CLASS_OF_EMOTION)] if config.model.emotions else weights
 

@@ -128,6 +128,18 @@ def off(device: Device, name: str | None = None) -> Device:
     return device.model_copy(update={"name": name or device.name, "port": free_port()})
 
 
+def test_fer2013_alone_gives_a_release_that_says_which_class_it_cannot_tell(tmp_path):
+    write_dataset(tmp_path / "store", per_class=60, seed=3)
+    shutil.rmtree(tmp_path / "store/datasets/custom")
+    state = run(tmp_path)
+    assert ended(state) == ("COMPLETED", "Registered")
+    [version] = registry(tmp_path).versions()
+    assert registry(tmp_path).manifest(version).absent_classes == ("fatigue",)
+    report = report_of(state)
+    assert "Not judged: fatigue." in report.read_text()
+    assert "It can't tell fatigue" in (report.parent / "MODEL_CARD.md").read_text()
+
+
 def test_a_model_under_the_target_is_rejected_and_leaves_its_report(home, monkeypatch):
     monkeypatch.setattr(flows.retrain, "this_run", lambda: "the first")
     state = run(home, targets={"min_accuracy": 1.0})

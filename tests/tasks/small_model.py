@@ -7,7 +7,7 @@ import numpy as np
 
 from tasks.classes import CLASS_OF_EMOTION, CLASSES, EMOTIONS
 from tasks.prepare import PreparedData
-from tasks.prepare.collection import hash_images
+from tasks.prepare.blocks import hash_images
 from tasks.synthetic import draw_faces
 
 EMOTION_TARGETS = np.eye(len(EMOTIONS), dtype=np.float32)[

@@ -52,6 +52,7 @@ def changed(
     float_accuracy=None,
     model=None,
     layers=(),
+    label_set="fer2013",
     **config,
 ) -> Night:
     """The night with other figures; INT8 loses nothing unless `float_accuracy` says so."""
@@ -61,7 +62,9 @@ def changed(
     candidate = made.model_copy(
         update={
             "trained": made.trained.model_copy(update={"history": history or made.trained.history}),
-            "data": made.data.model_copy(update={"counts": counts or made.data.counts}),
+            "data": made.data.model_copy(
+                update={"counts": counts or made.data.counts, "label_set": label_set}
+            ),
             "converted": made.converted.model_copy(
                 update={"models": {"int8": made.model.model_copy(update=model or {})}}
             ),
@@ -111,7 +114,8 @@ def test_a_good_night_needs_no_advice(measured):
 def test_accuracy_under_70_percent_advises_the_larger_network_lower_rate_and_more_epochs(measured):
     run = measured(
         train=TrainConfig(model=ModelConfig(architecture="custom_light")),
-        prepare=PrepareConfig(label_set="ferplus", target_per_class=3000),
+        label_set="ferplus",
+        prepare=PrepareConfig(target_per_class=3000),
         int8={"accuracy": 0.62},
     )
     advice = only(run)
@@ -129,12 +133,17 @@ def test_missing_the_target_on_original_labels_points_to_the_labels_and_not_to_t
     measured, accuracy
 ):
     advice = only(measured(int8={"accuracy": accuracy}))
-    assert advice.changes == {"prepare.label_set": "ferplus_votes"}
+    assert advice.changes == {}
     assert "fer2013new.csv" in advice.beyond_config
 
 
+def test_votes_that_were_not_to_be_used_are_taken_by_the_advised_label_set(measured):
+    advice = only(measured(prepare=PrepareConfig(label_set="fer2013"), int8={"accuracy": 0.78}))
+    assert advice.changes == {"prepare.label_set": "auto"}
+
+
 def test_missing_the_target_on_good_labels_advises_the_network_at_the_images_own_resolution(measured):
-    run = measured(prepare=PrepareConfig(label_set="ferplus"), int8={"accuracy": 0.82})
+    run = measured(label_set="ferplus", int8={"accuracy": 0.82})
     train, _ = configured(run, only(run))
     assert train.model.architecture == "resnet_native"
 
@@ -272,8 +281,7 @@ def test_a_model_that_is_too_sure_gets_label_smoothing_and_a_modest_one_less_of_
 
 def test_a_change_that_the_config_holds_already_is_not_advised(measured):
     train = TrainConfig(epochs=200, optimizer=OptimizerConfig(learning_rate=0.00005))
-    good_labels = PrepareConfig(label_set="ferplus")
-    [advice] = advise(measured(train=train, prepare=good_labels, int8={"accuracy": 0.6}))
+    [advice] = advise(measured(train=train, label_set="ferplus", int8={"accuracy": 0.6}))
     assert set(advice.changes) == {"train.augmentation.rotation_degrees"}
 
 

@@ -72,6 +72,15 @@ def test_a_champion_that_is_the_anchor_too_is_measured_once(
     assert (against.role, against.version) == ("champion", tiny_releases[0].name)
 
 
+def test_a_class_that_the_champion_tells_and_tonights_data_lacks_is_named(
+    data: PreparedData, store: ObjectStore, tmp_path: Path
+) -> None:
+    counts = {split: one | {"fatigue": 0} for split, one in data.counts.items()}
+    poorer = data.model_copy(update={"counts": counts})
+    [against] = compare_with_releases(store, poorer, candidate(data, tmp_path), tmp_path)
+    assert against.lost == ("fatigue",)
+
+
 def test_champion_and_anchor_are_measured_each_on_images_that_it_has_not_seen(
     data: PreparedData, store: ObjectStore, tiny_releases: Releases, tmp_path: Path
 ) -> None:

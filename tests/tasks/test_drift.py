@@ -11,7 +11,7 @@ from storage.errors import InputError
 from tasks.classes import CLASSES
 from tasks.drift import FEWEST, DataSet, DriftConfig, Shift, compare, draw_drift, published, tonights
 from tasks.prepare import prepare
-from tasks.prepare.collection import STATISTICS
+from tasks.prepare.blocks import STATISTICS
 from tasks.prepare.dataset import publish
 from tasks.prepare.facts import ImageFacts
 from tests.releases import new_store

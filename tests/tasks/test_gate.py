@@ -131,6 +131,30 @@ def test_each_missed_target_rejects_with_its_distance_in_plain_words(judged, cha
     assert reason in failed.reason
 
 
+def without(good: Candidate, *classes: str) -> dict[str, dict[str, int]]:
+    """The counts of its data had no source an image of these."""
+    return {
+        split: {name: 0 if name in classes else count for name, count in counts.items()}
+        for split, counts in good.data.counts.items()
+    }
+
+
+def test_a_class_that_no_source_provides_is_named_and_the_model_judged_on_the_others(good, judged):
+    figures = {name: of_class(None if name == "sad" else 0.8) for name in CLASSES}
+    assert "recall of sad" in judged(per_class=figures).missed
+    verdict = judged(per_class=figures, data={"counts": without(good, "sad")})
+    assert verdict.passed and verdict.not_judged == ("sad",)
+    assert "recall of sad" not in [one.name for one in verdict.checks]
+
+
+def test_a_class_that_the_champion_tells_must_not_get_lost(good, judged):
+    paired = Paired(both_right=4000, candidate_only=150, champion_only=100, neither=500)
+    champion = AgainstRelease(role="champion", version="v", paired=paired, lost=("fatigue",))
+    verdict = judged(data={"counts": without(good, "fatigue")}, against=(champion,))
+    assert verdict.missed == ("classes lost against the champion",)
+    assert "fatigue, of which tonight's data has no image" in verdict.failed[0].reason
+
+
 @pytest.mark.parametrize(
     ("changes", "names"),
     [

@@ -162,9 +162,80 @@ def test_groups_csv_is_carried_along(local, tmp_path):
 def test_an_image_in_an_unknown_class_folder_is_refused_with_the_known_ones(local, tmp_path):
     fill(local)
     local.write("datasets/custom/contempt/1.jpg", b"x")
-    with pytest.raises(InputError, match=r"contempt/1\.jpg.*fatigue"):
+    local.write("datasets/custom/bored/1.jpg", b"x")
+    with pytest.raises(
+        InputError, match=r"'bored' \(images: 1\), 'contempt' \(images: 1\); map each .*fatigue"
+    ):
         ingest(local, config(), tmp_path)
     assert not (tmp_path / "manifests").exists()
+    mapped = CUSTOM.model_copy(update={"mapping": {"Bored": "fatigue", "contempt": ""}})
+    (source,) = ingest(local, config(mapped), tmp_path).sources
+    assert "bored/1.jpg" in contents(ingest(local, config(mapped), tmp_path))
+    assert source.left_out == 1 and source.vocabulary["bored"] == "fatigue"
+    assert not any(file.key.startswith("contempt/") for file in source.files())
+
+
+def test_images_in_no_folder_are_refused_with_the_way_to_list_them(local, tmp_path):
+    local.write("datasets/custom/1.jpg", b"x")
+    with pytest.raises(InputError, match=r"1 images lie in no class folder, e\.g\. '1\.jpg'.*\(lists\)"):
+        ingest(local, config(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "folder", "name"),
+    [("fer2013", "6", "neutral"), ("affectnet", "train/3", "surprise"), ("raf_db", "test/2", "fear")],
+)
+def test_numbered_folders_are_read_by_the_numbers_of_their_set(local, tmp_path, numbers, folder, name):
+    local.write(f"datasets/custom/{folder}/a.jpg", b"x")
+    with pytest.raises(InputError, match=r"say whose numbers they are with numbers = \"affectnet\""):
+        ingest(local, config(), tmp_path)
+    numbered = CUSTOM.model_copy(update={"numbers": numbers})
+    (source,) = ingest(local, config(numbered), tmp_path).sources
+    assert source.vocabulary[folder.split("/")[-1]] == name and len(source.files()) == 1
+
+
+def test_contempt_of_affectnet_is_left_out(local, tmp_path):
+    local.write("datasets/custom/0/a.jpg", b"x")
+    local.write("datasets/custom/7/b.jpg", b"x")
+    numbered = CUSTOM.model_copy(update={"numbers": "affectnet"})
+    (source,) = ingest(local, config(numbered), tmp_path).sources
+    assert [file.key for file in source.files()] == ["0/a.jpg"] and source.left_out == 1
+
+
+def test_a_folder_with_two_naming_schemes_is_refused(local, tmp_path):
+    local.write("datasets/custom/3/a.jpg", b"x")
+    local.write("datasets/custom/happy/b.jpg", b"x")
+    numbered = CUSTOM.model_copy(update={"numbers": "raf_db"})
+    with pytest.raises(InputError, match=r"by number \(3\) and by word \(happy\); expected one way"):
+        ingest(local, config(numbered), tmp_path)
+
+
+def test_a_mapping_to_a_class_that_does_not_exist_is_refused_before_anything_is_read():
+    with pytest.raises(ValidationError, match=r"there is no class 'sleepy'; expected one of .*fatigue"):
+        Source(name="custom", prefix="datasets/custom", mapping={"tired": "sleepy"})
+
+
+def test_lists_are_fetched_with_their_images_and_their_absence_is_told(local, tmp_path):
+    local.write("datasets/custom/images/1.jpg", b"x")
+    local.write("datasets/custom/labels.csv", b"image,label\n1.jpg,happy\n")
+    listed = CUSTOM.model_copy(update={"lists": ("label.csv",)})
+    with pytest.raises(InputError, match=r"no label\.csv, which source 'custom' .*among \['labels\.csv'\]"):
+        ingest(local, config(listed), tmp_path)
+    listed = CUSTOM.model_copy(update={"lists": ("labels.csv",)})
+    (source,) = ingest(local, config(listed), tmp_path).sources
+    assert source.format == "image_lists"
+    assert [file.key for file in source.files()] == ["images/1.jpg", "labels.csv"]
+    with pytest.raises(ValidationError, match="lists: expected with format = 'auto' only"):
+        Source(name="custom", prefix="datasets/custom", format="class_folders", lists=("labels.csv",))
+
+
+def test_what_labels_mean_and_what_a_source_is_for_are_part_of_the_fingerprint(local, tmp_path):
+    fill(local)
+    changes = [{}, {"mapping": {"sad": "fatigue"}}, {"use": "evaluate"}]
+    sources = [CUSTOM.model_copy(update=change) for change in changes]
+    extra = Source(name="again", prefix="datasets/custom")
+    prints = [ingest(local, config(source, extra), tmp_path).fingerprint for source in sources]
+    assert len(set(prints)) == 3
 
 
 def test_a_required_source_without_files_names_the_uri_and_the_layout(store, tmp_path):
@@ -463,7 +534,7 @@ def link(name: str, kind: bytes) -> tarfile.TarInfo:
         (tar_of({"happy/1.jpg": bytes(5000)}), "5000 bytes, the limit is 4000"),
         (tar_of({"happy/1.jpg": bytes(3000)})[:2000], "ends inside|unexpected end"),
         (tar_of({"contempt/1.jpg": b"x"}), "contempt"),
-        (tar_of({"1.jpg": b"x", "1.cls": b"3"}), "known class"),
+        (tar_of({"1.jpg": b"x", "1.cls": b"3"}), "no class is known"),
         (b"this is no tar" * 100, "pack it again"),
         (b"", "pack it again"),
         (tar_of({"happy/readme.txt": b"x"}), r"no \.jpg"),

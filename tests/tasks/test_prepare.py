@@ -20,9 +20,9 @@ from storage import files
 from storage.errors import InputError, StoreError
 from storage.opening import open_store
 from tasks.classes import CLASSES, EMOTIONS, FER2013_EMOTIONS, TO_CLASS, emotion_of
-from tasks.ingest import Ingested
+from tasks.ingest import IngestConfig, Ingested, Source, ingest
 from tasks.prepare import PrepareConfig, PreparedData, archive, audit, dataset, load_split, prepare
-from tasks.prepare.collection import hash_images, statistics_of
+from tasks.prepare.blocks import hash_images, statistics_of
 from tasks.prepare.config import SPLITS
 from tasks.prepare.dataset import publish
 from tasks.prepare.labels import DISPUTED
@@ -106,7 +106,7 @@ def test_classes_are_filled_up_by_drawing_their_images_more_often_and_no_copy_is
     assert not train.augmented.any()
     assert list(data.counts["train"].values()) == np.bincount(train.labels).tolist()
     assert set(data.counts["train_augmented"].values()) == {0}
-    assert set(data.counts["train_drawn"].values()) == {data.target_per_class} == {60}
+    assert set(data.counts["train_drawn"].values()) == {data.drawing.target} == {60}
 
 
 def test_only_training_images_are_copied_and_only_up_to_the_target(plain):
@@ -312,13 +312,40 @@ def test_too_many_bad_rows_are_refused_and_nothing_is_left_behind(store: Path, t
     assert folders(tmp_path / "prepared") == []
 
 
-def test_a_class_without_images_is_an_error_unless_it_is_not_expected(store: Path, tmp_path: Path):
-    for photo in (store / "datasets/custom/fatigue").iterdir():
-        photo.unlink()
+def test_fer2013_alone_makes_a_data_set_that_names_the_class_it_has_no_image_of(store: Path, tmp_path: Path):
+    shutil.rmtree(store / "datasets/custom")
     with pytest.raises(InputError, match=r"got none of \['fatigue'\]"):
+        run(store, tmp_path, PLAIN.model_copy(update={"expected_classes": CLASSES}))
+    data = run(store, tmp_path)
+    assert data.counts["train"]["fatigue"] == 0 and data.absent == ("fatigue",)
+    assert any(
+        warning.startswith("no source has an image of fatigue") for warning in metadata(data)["warnings"]
+    )
+
+
+def test_photos_of_160_px_in_colour_are_one_option_and_what_48_px_grey_costs_is_said(
+    store: Path, tmp_path: Path
+):
+    for path in (store / "datasets/custom/fatigue").iterdir():
+        Image.open(path).resize((160, 200)).save(path)
+    small = run(store, tmp_path)
+    assert load_split(small.directory, "train").images.shape[1:] == (48, 48, 1)
+    [note] = metadata(small)["notes"]
+    assert note.startswith(
+        "custom: 30 photos, of 160 px in the median, stand in the data set as 48 x 48 px, grey"
+    )
+    large = run(store, tmp_path, PLAIN.model_copy(update={"image_px": 160}))
+    assert load_split(large.directory, "train").images.shape[1:] == (160, 160, 3)
+    assert (large.channels, metadata(large)["notes"]) == (3, [])
+
+
+def test_one_class_alone_is_nothing_to_learn_from(store: Path, tmp_path: Path):
+    shutil.rmtree(store / "datasets/fer2013")
+    with pytest.raises(InputError, match=r"no data of source 'fer2013'"):
         run(store, tmp_path)
-    data = run(store, tmp_path, PLAIN.model_copy(update={"expected_classes": CLASSES[:4]}))
-    assert data.counts["train"]["fatigue"] == 0
+    source = IngestConfig(sources=(Source(name="custom", prefix="datasets/custom"),))
+    with pytest.raises(InputError, match=r"two classes or more, got only \['fatigue'\]"):
+        prepare(ingest(open_store(store), source, tmp_path), PLAIN, tmp_path)
 
 
 def test_ferplus_joins_by_row_and_follows_the_papers_rule(store: Path, tmp_path: Path):
@@ -333,9 +360,8 @@ def test_ferplus_joins_by_row_and_follows_the_papers_rule(store: Path, tmp_path:
         {"NF": 10},
     ]
     write_votes(store, special + [{"neutral": 10}] * (count - len(special)))
-    config = {"expected_classes": ("neutral", "stress", "happy", "fatigue")}
-    hard = run(store, tmp_path, PLAIN.model_copy(update={"label_set": "ferplus"} | config))
-    soft = run(store, tmp_path, PLAIN.model_copy(update={"label_set": "ferplus_votes"} | config))
+    hard = run(store, tmp_path, PLAIN.model_copy(update={"label_set": "ferplus"}))
+    soft = run(store, tmp_path, PLAIN.model_copy(update={"label_set": "ferplus_votes"}))
     told = metadata(hard)["dropped"]
     assert [told[reason] for reason in ("tie", "contempt", "unknown", "NF")] == [1, 1, 1, 1]
     found = votes_by_row(hard)
@@ -345,7 +371,7 @@ def test_ferplus_joins_by_row_and_follows_the_papers_rule(store: Path, tmp_path:
     train = load_split(soft.directory, "train")
     [torn] = np.flatnonzero([name.endswith(b":3") for name in train.ids])
     assert np.allclose(train.votes[torn], [0.4, 0.2, 0.4, 0, 0])
-    posted = PLAIN.model_copy(update={"label_set": "ferplus_votes", "posted_share": 0.5} | config)
+    posted = PLAIN.model_copy(update={"label_set": "ferplus_votes", "posted_share": 0.5})
     blended = run(store, tmp_path, posted)
     assert np.allclose(
         load_split(blended.directory, "train").emotions,
@@ -388,8 +414,23 @@ def test_a_labels_file_of_another_length_is_refused(store: Path, tmp_path: Path,
 
 
 def test_ferplus_without_its_file_says_what_to_do(store: Path, tmp_path: Path):
-    with pytest.raises(InputError, match=r"no fer2013new.csv; put it beside fer2013.csv"):
+    with pytest.raises(InputError, match=r"ferplus needs .*fer2013new.csv.*\['fer2013'\]; put it beside"):
         run(store, tmp_path, PLAIN.model_copy(update={"label_set": "ferplus"}))
+
+
+def test_auto_takes_the_votes_where_they_lie_beside_the_images_and_names_what_it_took(
+    store: Path, tmp_path: Path
+):
+    own = run(store, tmp_path)
+    assert (own.label_set, metadata(own)["label_set"]) == ("fer2013", "fer2013")
+    assert any("FER+'s fer2013new.csv" in warning for warning in metadata(own)["warnings"])
+    votes = [{emotion: 6, "surprise": 4} for emotion in ("happiness", "neutral", "sadness", "anger")]
+    write_votes(store, votes * (len(csv_lines(store)) // len(votes)))
+    voted = run(store, tmp_path)
+    assert (voted.label_set, metadata(voted)["label_set"]) == ("ferplus_votes", "ferplus_votes")
+    assert metadata(voted)["config"]["label_set"] == "ferplus_votes"
+    asked = run(store, tmp_path, PLAIN.model_copy(update={"label_set": "ferplus_votes"}))
+    assert asked.reused and asked.directory == voted.directory
 
 
 def test_the_official_split_is_kept(store: Path, tmp_path: Path):
@@ -446,10 +487,10 @@ def test_shares_must_make_a_whole():
         PrepareConfig(train_share=0.85)
 
 
-def test_blank_images_alone_are_an_error_that_names_the_missing_classes(store: Path, tmp_path: Path):
+def test_blank_images_alone_are_an_error(store: Path, tmp_path: Path):
     shutil.rmtree(store / "datasets/custom")
     write_lines(store, [row(np.full((48, 48), level), emotion=level % 7) for level in range(30)])
-    with pytest.raises(InputError, match=r"expected images of .* got none of"):
+    with pytest.raises(InputError, match=r"two classes or more, got only \[\]"):
         run(store, tmp_path)
 
 

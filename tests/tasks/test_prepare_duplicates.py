@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 from storage.errors import InputError
 from tasks.ingest import SourceFile
 from tasks.prepare import grouping
-from tasks.prepare.collection import Collection, hash_images, statistics_of
+from tasks.prepare.blocks import hash_images, statistics_of
+from tasks.prepare.collection import Collection
 from tasks.prepare.config import PrepareConfig
 from tasks.prepare.duplicates import candidates, compare, join, number_copies
 from tasks.prepare.fer2013 import read_fer2013
@@ -119,6 +120,7 @@ def grouped(images: np.ndarray, folder: Path, known: Path) -> Findings:
             hashes=hash_images(images[..., None]),
             statistics=statistics_of(images[..., None]),
             unreadable={},
+            origins={},
             persons={},
         )
         return find_groups(collection, PrepareConfig(), pool, known)

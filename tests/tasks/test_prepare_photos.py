@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.prepare.photos import class_of, decode, to_canvas, usage_of
+from tasks.ingest.labels import vocabulary
+from tasks.prepare.photos import decode, label_of, to_canvas, usage_of
 
 HALVES = np.repeat(np.array([[40, 200]], np.uint8), 100, axis=1).repeat(160, axis=0)
 """Dark left, bright right, uint8 (160, 200)."""
@@ -24,7 +25,7 @@ def test_every_colour_mode_becomes_grey(tmp_path: Path, mode: str):
     else:
         image = Image.fromarray(HALVES).convert(mode)
     path = save(tmp_path / "photo", image, format="JPEG" if mode == "CMYK" else "PNG")
-    grey = decode(path, 48, 1, 50)[..., 0]
+    grey = decode(path, 48, 1, 50).pixels[..., 0]
     assert grey.shape == (48, 48)
     assert abs(int(grey[10, 10]) - 40) < 6
     assert abs(int(grey[10, 40]) - 200) < 6
@@ -34,20 +35,20 @@ def test_a_photo_lies_as_its_exif_says(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = save(tmp_path / "photo.jpg", Image.fromarray(HALVES), exif=exif)
-    upright = decode(path, 48, 1, 50)[..., 0]
+    upright = decode(path, 48, 1, 50).pixels[..., 0]
     assert upright[:20].mean() < 60
     assert upright[28:].mean() > 180
 
 
 def test_shrinking_averages_areas(tmp_path: Path):
     chequered = (np.indices((96, 96)).sum(axis=0) % 2 * 200).astype(np.uint8)
-    grey = decode(save(tmp_path / "photo.png", Image.fromarray(chequered)), 48, 1, 50)
+    grey = decode(save(tmp_path / "photo.png", Image.fromarray(chequered)), 48, 1, 50).pixels
     assert (grey == 100).all()
 
 
 def test_colour_is_kept_where_it_is_asked_for(tmp_path: Path):
     path = save(tmp_path / "photo.png", Image.new("RGB", (64, 64), (200, 30, 10)))
-    assert decode(path, 32, 3, 50)[5, 5].tolist() == [200, 30, 10]
+    assert decode(path, 32, 3, 50).pixels[5, 5].tolist() == [200, 30, 10]
     assert to_canvas(np.full((2, 48, 48), 7, np.uint8), 32, 3).shape == (2, 32, 32, 3)
 
 
@@ -84,12 +85,14 @@ def test_a_file_that_is_no_photo_is_told(tmp_path: Path, make, message: str):
 
 
 @pytest.mark.parametrize(
-    ("key", "class_name", "usage"),
+    ("key", "label", "usage"),
     [
-        ("angry/im0.png", "stress", -1),
-        ("train/Surprise/a b.JPG", "neutral", 0),
+        ("angry/im0.png", "angry", -1),
+        ("train/Surprise/a b.JPG", "surprise", 0),
+        ("valid/3/a.jpg", "fear", 1),
         ("test/fatigue/ü.jpeg", "fatigue", 2),
     ],
 )
-def test_a_key_tells_class_and_usage(key: str, class_name: str, usage: int):
-    assert (class_of(key), usage_of(key)) == (class_name, usage)
+def test_a_key_tells_label_and_usage(key: str, label: str, usage: int):
+    known = vocabulary("raf_db", {"3": "fear"})
+    assert (label_of(key, known), usage_of(key)) == (label, usage)

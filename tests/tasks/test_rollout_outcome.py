@@ -82,6 +82,16 @@ def test_the_fleet_that_a_configuration_means_is_known_before_any_device_is_spok
     assert check_fleet(RolloutConfig()) is None
 
 
+def test_an_inventory_of_the_environment_is_taken_where_the_configuration_names_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRESS_VISION_INVENTORY", inventory(tmp_path))
+    everyone = check_fleet(RolloutConfig())
+    assert everyone and [device.name for device in everyone.devices] == ["a", "b"]
+    with pytest.raises(InputError, match="there is no inventory"):
+        check_fleet(RolloutConfig(inventory=str(tmp_path / "none.toml")))
+
+
 def test_an_unknown_group_ends_before_any_device_is_spoken_to(tmp_path: Path) -> None:
     with pytest.raises(FleetError, match=r"'pres'.*canteen, press"):
         check_fleet(RolloutConfig(inventory=inventory(tmp_path), group="pres"))

@@ -15,7 +15,7 @@ import pytest
 
 from storage.errors import InputError, ModelError
 from tasks.prepare import load_split
-from tasks.prepare.collection import hash_images
+from tasks.prepare.blocks import hash_images
 from tasks.synthetic import draw_faces
 from tasks.train import (
     AugmentationConfig,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from tasks.prepare.config import Drawing
 from tasks.synthetic import draw_faces
 from tasks.train import AugmentationConfig, ModelConfig, TrainConfig
 from tasks.train.input_pipeline import class_weights, count_drawn, count_steps, training_batches
@@ -74,9 +75,9 @@ def test_every_epoch_shows_each_image_at_most_once_and_in_another_order():
 
 def test_an_epoch_draws_rare_classes_up_to_the_target_and_every_image_of_a_class_alike_often():
     split = _numbered(RARE)
-    assert count_drawn(RARE, 20).tolist() == [25, 20, 0, 0, 20]
+    assert count_drawn(RARE, Drawing(20)).tolist() == [25, 20, 0, 0, 20]
     config = PLAIN.model_copy(update={"batch_size": 13})
-    epochs = _numbers(training_batches(split, config, target_per_class=20)).reshape(3, 65)
+    epochs = _numbers(training_batches(split, config, drawing=Drawing(20))).reshape(3, 65)
     for epoch in epochs:
         assert np.bincount(RARE[epoch]).tolist() == [25, 20, 0, 0, 20]
         times = np.bincount(epoch, minlength=38)
@@ -84,11 +85,22 @@ def test_an_epoch_draws_rare_classes_up_to_the_target_and_every_image_of_a_class
     assert np.bincount(epochs.ravel())[35:].tolist() == [20, 20, 20]
 
 
+def test_equal_classes_are_drawn_down_by_another_part_in_every_epoch():
+    split = _numbered(RARE)
+    drawing = Drawing(10, equal=True)
+    assert count_drawn(RARE, drawing).tolist() == [10, 10, 0, 0, 10]
+    config = PLAIN.model_copy(update={"batch_size": 10, "epochs": 5})
+    epochs = _numbers(training_batches(split, config, drawing=drawing)).reshape(5, 30)
+    for epoch in epochs:
+        assert np.bincount(RARE[epoch]).tolist() == [10, 10, 0, 0, 10]
+    assert set(np.bincount(epochs.ravel())[:25]) == {2}
+
+
 def test_what_is_drawn_again_is_altered_anew():
     images, _ = draw_faces(1, seed=0)
     split = Labelled(images[:1], np.zeros(1, int))
     config = TrainConfig(batch_size=8, epochs=1)
-    [(drawn, _)] = training_batches(split, config, target_per_class=8)
+    [(drawn, _)] = training_batches(split, config, drawing=Drawing(8))
     assert len(np.unique(drawn.numpy(), axis=0)) == 8
 
 
@@ -96,8 +108,8 @@ def test_batches_from_an_epoch_on_are_the_very_ones_of_an_uninterrupted_run():
     images, labels = draw_faces(4, seed=0)
     split = Labelled(images[labels < 3], labels[labels < 3])
     config = TrainConfig(augmentation=AugmentationConfig(mixup_alpha=0.3), batch_size=8, epochs=3)
-    whole = list(training_batches(split, config, target_per_class=6))[2 * 2 :]
-    resumed = list(training_batches(split, config, first_epoch=2, target_per_class=6))
+    whole = list(training_batches(split, config, drawing=Drawing(6)))[2 * 2 :]
+    resumed = list(training_batches(split, config, first_epoch=2, drawing=Drawing(6)))
     assert len(whole) == len(resumed) == 2
     for one, other in zip(whole, resumed, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
@@ -109,7 +121,7 @@ def test_a_data_set_smaller_than_a_batch_is_one_step():
 
 
 def test_labels_stay_with_their_images():
-    for images, votes in training_batches(_numbered(np.arange(37) % 5), PLAIN, target_per_class=9):
+    for images, votes in training_batches(_numbered(np.arange(37) % 5), PLAIN, drawing=Drawing(9)):
         assert np.array_equal(votes.numpy().argmax(1), images.numpy()[:, 0, 0, 0] % 5)
 
 
@@ -210,7 +222,7 @@ def test_balanced_class_weights_make_every_class_count_the_same():
     config = PLAIN.model_copy(update={"class_weights": 1.0})
     batch = next(iter(training_batches(split, config)))
     assert np.allclose(batch[2], batch[1].numpy() @ weights)
-    filled = next(iter(training_batches(split, config, target_per_class=30)))
+    filled = next(iter(training_batches(split, config, drawing=Drawing(30))))
     assert np.allclose(filled[2], 1)
 
 

@@ -1,0 +1,82 @@
+"""What became of a source's files: whose labels its images have, how many were left, what the canvas cost.
+
+In: a source's blocks. Out: an `Origin`, for metadata.json, and sentences for log and report.
+"""
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from storage.errors import InputError
+from tasks.ingest import SourceManifest
+from tasks.prepare.blocks import Block
+from tasks.prepare.config import PrepareConfig
+from tasks.prepare.reading import LEFT_OUT, RECOGNISED, STRANGE, UNLISTED, UNSURE
+
+_FEW = 0.5
+"""Of a source with FER+'s votes, a smaller share of recognised images means that it isn't FER-2013."""
+
+
+class Origin(BaseModel, frozen=True, extra="forbid"):
+    """One source."""
+
+    images: int = Field(description="Images read")
+    recognised: int | None = Field(
+        description="Images found in FER-2013 by their content, which have FER+'s votes; none: not looked for"
+    )
+    strange: int = Field(description="Images that were looked for and are like none of FER-2013's")
+    unsure: int = Field(description="Images that might be one of several of FER-2013's")
+    unlisted: int = Field(description="Images that no list names")
+    left_out: int = Field(description="Images whose class the source's mapping leaves out")
+    side_px: int = Field(description="Median of the shorter sides as they came, pixels; 0: no image")
+    larger: int = Field(description="Images larger than the canvas, which loses detail of them")
+
+    def notes(self, name: str, config: PrepareConfig) -> list[str]:
+        """What a person should know of the source."""
+        found = []
+        if self.recognised is not None:
+            found.append(
+                f"{name}: {self.recognised:,} of {self.images:,} images "
+                f"({self.recognised / max(1, self.images):.2%}) were found in FER-2013 by their content and "
+                f"have FER+'s votes; {self.strange:,} are like none of its images and {self.unsure:,} like "
+                "several: these keep their folder's label"
+            )
+        if self.unlisted or self.left_out:
+            found.append(
+                f"{name}: {self.unlisted:,} images that no list names and {self.left_out:,} of classes that "
+                "its mapping leaves out were not taken"
+            )
+        if self.larger:
+            px, colour = config.image_px, "grey" if config.channels == 1 else "colour"
+            found.append(
+                f"{name}: {self.larger:,} photos, of {self.side_px} px in the median, stand in the data set "
+                f"as {px} x {px} px, {colour}" + ("; image_px = 160 keeps more of them" if px < 160 else "")
+            )
+        return found
+
+
+def origin_of(source: SourceManifest, blocks: list[Block], config: PrepareConfig) -> Origin:
+    """InputError for images beside FER+'s votes most of which aren't FER-2013's."""
+    counts = {
+        key: sum(block.counts[key] for block in blocks) for key in (LEFT_OUT, STRANGE, UNLISTED, UNSURE)
+    }
+    images, looked_for = (
+        sum(len(block.ids) for block in blocks),
+        [RECOGNISED in block.counts for block in blocks],
+    )
+    recognised = sum(block.counts[RECOGNISED] for block in blocks) if any(looked_for) else None
+    if recognised is not None and recognised < _FEW * images:
+        raise InputError(
+            f"{source.name}: fer2013new.csv lies beside {images} images, of which only {recognised} are "
+            "FER-2013's; move it to FER-2013's images, or set label_set to fer2013"
+        )
+    sides = np.concatenate([np.empty(0, np.int64), *(block.sides for block in blocks)])
+    return Origin(
+        images=images,
+        recognised=recognised,
+        strange=counts[STRANGE],
+        unsure=counts[UNSURE],
+        unlisted=counts[UNLISTED],
+        left_out=counts[LEFT_OUT] + source.left_out,
+        side_px=int(np.median(sides)) if len(sides) else 0,
+        larger=int((sides > config.image_px).sum()),
+    )
