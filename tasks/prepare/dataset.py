@@ -116,7 +116,13 @@ def _make(ingested: Ingested, config: PrepareConfig, fingerprint: str, directory
         elsewhere = audit_elsewhere(directory, parted)
         metadata["audit"]["elsewhere"] = elsewhere.model_dump(mode="json")
         metadata["audit"]["leaked_pairs"] += elsewhere.leaked
-        shortcuts = audit_shortcuts(load_split(directory, "train"), images.names, config.seed)
+        shortcuts = audit_shortcuts(
+            load_split(directory, "train"),
+            images.names,
+            config.seed,
+            # mapped anew for each few images, to bound memory
+            lambda rows: load_split(directory, "train").images[rows],
+        )
         metadata["audit"]["shortcuts"] = shortcuts.model_dump(mode="json")
         metadata["warnings"] += [*shortcuts.errors, *shortcuts.warnings]
         metadata["pictures"] = draw(directory, images, arrangement, metadata)

@@ -10,6 +10,7 @@ file holds them, for which one of an image's rows is drawn. What the files tell 
 added by this stage, an error of ours. What originals tell already is a warning about their source.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,10 +81,16 @@ class ShortcutAudit(BaseModel, frozen=True, extra="forbid"):
     warnings: tuple[str, ...] = Field(description="What the sources bring along")
 
 
-def audit_shortcuts(train: Split, sources: tuple[str, ...], seed: int) -> ShortcutAudit:
+def audit_shortcuts(
+    train: Split,
+    sources: tuple[str, ...],
+    seed: int,
+    images_at: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> ShortcutAudit:
     """Two classifiers for every class within its source, and for every source; `sources` are their names.
 
-    At most 2,000 images of what is told and as many others are compared, drawn by `seed`.
+    At most 2,000 images of what is told and as many others are compared, drawn by `seed`; `images_at` gives
+    those in some rows, for who doesn't want to hold all pages of a mapped file that were ever looked at.
     """
     import sklearn.ensemble  # noqa: F401 - only threads of what is there already are limited
     from threadpoolctl import threadpool_limits
@@ -91,9 +98,14 @@ def audit_shortcuts(train: Split, sources: tuple[str, ...], seed: int) -> Shortc
     real = np.flatnonzero(~train.augmented)
     written = _one_row_each(train, real, np.random.default_rng(seed))
     questions = _questions(train.labels[real], train.sources[real], sources)
+    samples = [sample for one in questions if (sample := _sample(one, seed))]
+    looked_at = [rows[sample.chosen] for sample in samples for rows in (real, written)]
+    rows = np.unique(np.concatenate([np.empty(0, int), *looked_at]))
+    figures = np.zeros((len(train.labels), len(FIGURES)), np.float32)
+    figures[rows] = _at(rows, images_at or train.images.__getitem__)
     # so few images are too little work to share out: on a busy machine threads wait for one another
     with threadpool_limits(1):
-        answers = [_answer(one, train, real, written, np.random.default_rng(seed)) for one in questions]
+        answers = [_answer(one, train.groups, figures, real, written) for one in samples]
     shortcuts = tuple(answer for answer in answers if answer)
     single = _single_sources(train.labels[real], train.sources[real], sources)
     return ShortcutAudit(
@@ -108,13 +120,14 @@ def audit_shortcuts(train: Split, sources: tuple[str, ...], seed: int) -> Shortc
     )
 
 
+def _at(rows: np.ndarray, images_at: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """FIGURES of the images in some rows, float32 (n, 6), a chunk at a time."""
+    chunks = (images_at(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK))
+    return np.concatenate([np.empty((0, len(FIGURES)), np.float32), *map(nuisance, chunks)])
+
+
 def nuisance(images: np.ndarray) -> np.ndarray:
     """FIGURES of uint8 (n, P, P, C), float32 (n, 6)."""
-    chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
-    return np.concatenate([np.empty((0, len(FIGURES)), np.float32), *map(_nuisance, chunks)])
-
-
-def _nuisance(images: np.ndarray) -> np.ndarray:
     grey = to_grey(images)
     contrast = grey.std(axis=(1, 2))
     inner = grey[:, 1:-1, 1:-1]
@@ -195,21 +208,35 @@ def _single_sources(labels: np.ndarray, sources: np.ndarray, names: tuple[str, .
     return {name: names[mine[0]] for name, mine in found.items() if len(mine) == 1}
 
 
-def _answer(
-    question: _Question, train: Split, real: np.ndarray, written: np.ndarray, rng: np.random.Generator
-) -> Shortcut | None:
+@dataclass(frozen=True)
+class _Sample:
+    """A question and the real images that answer it: their numbers, and what draws their folds."""
+
+    question: _Question
+    chosen: np.ndarray
+    rng: np.random.Generator
+
+
+def _sample(question: _Question, seed: int) -> _Sample | None:
     """None where there are too few images to say."""
     sides = [np.flatnonzero(side) for side in (question.mine, question.others)]
     if min(map(len, sides)) < _FEWEST:
         return None
-    chosen = np.concatenate([rng.permutation(side)[:_PER_SIDE] for side in sides])
-    told = question.mine[chosen]
-    rows = real[chosen]
-    members = np.unique(train.groups[rows], return_inverse=True)[1]
-    folds = rng.permutation(members.max() + 1)[members] % _FOLDS
-    originals = _placements(nuisance(train.images[rows]), told, folds)
+    rng = np.random.default_rng(seed)
+    return _Sample(question, np.concatenate([rng.permutation(side)[:_PER_SIDE] for side in sides]), rng)
+
+
+def _answer(
+    sample: _Sample, groups: np.ndarray, figures: np.ndarray, real: np.ndarray, written: np.ndarray
+) -> Shortcut | None:
+    """None where no fold has both kinds. `figures` (rows, 6) are those of the file's rows looked at."""
+    question, chosen = sample.question, sample.chosen
+    told, rows = question.mine[chosen], real[chosen]
+    members = np.unique(groups[rows], return_inverse=True)[1]
+    folds = sample.rng.permutation(members.max() + 1)[members] % _FOLDS
+    originals = _placements(figures[rows], told, folds)
     copied = (written[chosen] != rows).any()
-    files = _placements(nuisance(train.images[written[chosen]]), told, folds) if copied else originals
+    files = _placements(figures[written[chosen]], told, folds) if copied else originals
     if np.isnan(files).all():
         return None
     (logistic, trees), (logistic_originals, trees_originals) = _areas(files, told), _areas(originals, told)
