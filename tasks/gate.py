@@ -62,6 +62,13 @@ class GateConfig(BaseModel):
         ge=0,
         description="Pairs of duplicate images in different splits, as the audit found, at most (pairs).",
     )
+    max_twin_share: float = Field(
+        default=0.005,
+        ge=0,
+        le=1,
+        description="Test images of which a photo in training is found again by a second look at a sample, "
+        "another way than the search, at most (share, 0 to 1).",
+    )
     max_shortcut_added: float = Field(
         default=0.02,
         ge=0,
@@ -229,6 +236,7 @@ def _base_checks(candidate: Candidate, targets: GateConfig) -> list[Check]:
         _at_most("latency on this host", model.host_p95_ms, targets.max_latency_ms, "ms"),
         _at_most("quantization loss", candidate.points_lost, targets.max_quantization_loss, "points"),
         _at_most("leaked pairs", candidate.data.leaked_pairs, targets.max_leaked_pairs, ""),
+        _at_most("twins in a sample", candidate.data.twin_share, targets.max_twin_share, "share"),
         _at_most("shortcut added", candidate.data.shortcut_added, targets.max_shortcut_added, ""),
         _at_most("test images seen before", candidate.seen_share, targets.max_seen_share, "share"),
     ]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from storage.errors import InputError
 from tasks.classes import CLASSES
 
-CODE_VERSION = 9
+CODE_VERSION = 10
 """Part of every fingerprint. Raise it when the same input and config would now give other files."""
 
 SPLITS = ("train", "val", "test")
@@ -172,6 +172,8 @@ class PreparedData(BaseModel):
     drawing: Drawing = Drawing()
     leaked_pairs: int | None = None
     """Pairs that the audit found across splits; None where there was no audit."""
+    twin_share: float | None = None
+    """Test images in the audit's sample of which a second look found the photo in train or val, share."""
     shortcut_added: float | None = None
     """Area under the curve by which nuisance figures tell a class better in the files than in originals."""
     metadata_path: Path
@@ -199,6 +201,7 @@ class PreparedData(BaseModel):
             directory=directory,
             elsewhere=tuple(metadata["elsewhere"]),
             leaked_pairs=metadata["audit"]["leaked_pairs"],
+            twin_share=metadata["audit"]["second_look"]["share"],
             shortcut_added=metadata["audit"]["shortcuts"]["added"],
             drawing=PrepareConfig.model_validate(metadata["config"]).drawing,
             metadata_path=path,

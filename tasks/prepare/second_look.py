@@ -62,6 +62,7 @@ def look_again(directory: Path, seed: int, pool: Pool) -> dict[str, object]:
         "of": count,
         "distinct_images_compared_with": sum(len(_distinct(directory, name)) for name in SPLITS[:2]),
         "with_a_twin": len(twins),
+        "share": len(twins) / max(len(ids), 1),
         "ids": [ids[number].decode() for number in sorted(twins)],
         "share_at_most": _at_most(len(twins), len(ids)),
         "confidence": 0.95,

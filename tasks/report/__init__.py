@@ -15,6 +15,7 @@ from storage.files import write_whole
 from tasks.advice import advise
 from tasks.night import Night
 from tasks.prepare import PreparedData
+from tasks.prepare.shortcuts import FIGURES, Shortcut
 from tasks.report.formats import environment, flat
 
 __all__ = [
@@ -146,17 +147,26 @@ def _data_context(data: PreparedData) -> dict[str, Any]:
         "warnings": metadata.get("warnings", []),
         "notes": metadata.get("notes", []),
         "audit": _audit(metadata),
+        "shortcuts": _shortcuts(metadata),
+        "SHORTCUT_FIGURES": FIGURES,
     }
 
 
 def _audit(metadata: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Counts of what was read, dropped and found; lists become their length."""
-    found = {name: metadata[name] for name in ("read", "dropped", "unreadable", "audit") if name in metadata}
+    """Counts of what was read, dropped and found; lists become their length. Shortcuts have a table."""
+    found = {name: metadata[name] for name in ("read", "dropped", "unreadable") if name in metadata}
+    found["audit"] = {name: value for name, value in metadata.get("audit", {}).items() if name != "shortcuts"}
     return [
         (path.replace(".", ": "), len(value) if isinstance(value, list) else value)
         for path, value in flat(found)
         if not isinstance(value, dict)
     ]
+
+
+def _shortcuts(metadata: dict[str, Any]) -> list[Shortcut]:
+    """Those that tell most first."""
+    told = metadata.get("audit", {}).get("shortcuts", {}).get("shortcuts", ())
+    return sorted((Shortcut.model_validate(one) for one in told), key=lambda one: -one.area)
 
 
 def _write(path: Path, text: str) -> Path:

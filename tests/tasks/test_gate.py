@@ -33,7 +33,7 @@ def good(tmp_path_factory) -> Candidate:
     return changed(
         made,
         model=model,
-        data={"leaked_pairs": 0, "shortcut_added": 0.0},
+        data={"leaked_pairs": 0, "twin_share": 0.0, "shortcut_added": 0.0},
         float_accuracy=0.862,
         cameras=made.cameras.model_copy(update={"cameras": (clean, through)}),
         elsewhere=made.elsewhere.model_copy(update={"sets": ()}),
@@ -98,7 +98,7 @@ def test_a_good_first_model_passes_with_the_default_targets(judged):
     assert not verdict.failed
     assert [one.name for one in verdict.checks] == [
         "accuracy", "model size", "latency on this host", "quantization loss", "leaked pairs",
-        "shortcut added", "test images seen before", "recall of stress", "recall of sad",
+        "twins in a sample", "shortcut added", "test images seen before", "recall of stress", "recall of sad",
         "accuracy kept (blur 1 px)", "answers leaning to neutral",
     ]  # fmt: skip
 
@@ -118,6 +118,7 @@ def test_a_good_first_model_passes_with_the_default_targets(judged):
             "250 ms is 50 ms over 200 ms",
         ),
         ({"float_accuracy": 0.9}, "quantization loss", "4 points is 1 points over 3 points"),
+        ({"data": {"twin_share": 0.012}}, "twins in a sample", "1.2 % is 0.7 points over 0.5 %"),
         ({"data": {"shortcut_added": 0.27}}, "shortcut added", "shortcut added 0.27 is 0.25 over 0.02"),
         ({"data": {"leaked_pairs": 2}}, "leaked pairs", "leaked pairs 2 is 2 over 0"),
     ],
@@ -329,6 +330,7 @@ def test_the_defaults_are_the_users_targets_and_the_floors_that_docs_name():
         ("max_latency_ms", (0.001, 60_000), (0, 60_000.5)),
         ("max_quantization_loss", (0, 100), (-0.01, 100.5)),
         ("max_leaked_pairs", (0, 10**6), (-1,)),
+        ("max_twin_share", (0, 1), (-0.01, 1.01)),
         ("max_shortcut_added", (0, 0.5), (-0.01, 0.51)),
         ("min_macro_recall", (0, 1, None), (-0.01, 1.01)),
         ("min_class_recall", (0, 1, None), (-0.01, 1.01)),

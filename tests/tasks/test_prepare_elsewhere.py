@@ -90,6 +90,7 @@ def test_images_that_training_knows_are_dropped_from_the_set_and_counted(store: 
     lab = told["elsewhere"]["lab"]
     assert (lab["copies_of_training"], lab["near_training"], lab["images"]) == (1, 1, 41)
     assert data.leaked_pairs == 0
+    assert data.twin_share == 0
     kept = {name.decode() for name in load_elsewhere(data.directory, "lab").ids.tolist()}
     assert "lab:happy/of_test.png" in kept
     assert not {"lab:happy/copy.png", "lab:happy/brighter.png"} & kept

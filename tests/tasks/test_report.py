@@ -1,3 +1,4 @@
+import json
 import re
 from typing import Any
 
@@ -130,13 +131,27 @@ def test_a_report_without_pictures_still_stands(rejected, tmp_path):
     assert model_card_markdown(bare)
 
 
+def test_shortcuts_stand_in_a_table_of_their_own_the_surest_first(rejected, tmp_path):
+    told = {"among": "all", "images": 60, "logistic_originals": 0.5, "trees_originals": 0.5, "chance": 0.1}
+    audit = {"leaked_pairs": 0, "shortcuts": {"shortcuts": [
+        {"told": "sad", "logistic": 0.51, "trees": 0.52, **told},
+        {"told": "fatigue", "logistic": 0.91, "trees": 0.9, **told},
+    ]}}  # fmt: skip
+    kept = rejected.data.metadata_path.read_text()
+    rejected.data.metadata_path.write_text(json.dumps({**json.loads(kept), "audit": audit}))
+    page = write_report(rejected, tmp_path).read_text()
+    rejected.data.metadata_path.write_text(kept)
+    found = re.findall(r"<th>(\w+)</th><td>all</td>.*?>(0\.\d+)</td><td class=\"n\">(0\.\d+)<", page)
+    assert found == [("fatigue", "0.91", "0.50"), ("sad", "0.52", "0.50")]
+
+
 def test_a_figure_that_was_not_measured_is_called_so(rejected, tmp_path):
     unmeasured = rejected.made.model.model_copy(update={"host_latency": None})
     run = with_candidate(rejected, converted=ConvertedModels(models={"int8": unmeasured}))
     targets = GateConfig(max_instructions_m=8, source_accuracy_floors={"night": 0.5})
     run = run.model_copy(update={"verdict": judge(run.made, targets)})
     assert run.latency_ms is None
-    assert write_report(run, tmp_path).read_text().count(">not measured<") == 5
+    assert write_report(run, tmp_path).read_text().count(">not measured<") == 6
     assert "None" not in summary_markdown(run)
 
 
