@@ -89,6 +89,8 @@ class Manifest(BaseModel, frozen=True):
     """Classes that no image was of when it learnt: it can't tell them."""
     label_set: str
     metrics: dict[str, FiniteFloat | None]
+    output_shift: dict[str, FiniteFloat] = Field(default_factory=dict)
+    """What was added to each class's logits, within the model, to find rare classes more often."""
     max_latency_ms: FiniteFloat
     data_fingerprint: str
     experiment_id: str

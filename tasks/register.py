@@ -71,6 +71,7 @@ class ReleaseNotes(BaseModel, frozen=True, title="Release notes"):
 
     experiment_id: str = Field(pattern=r"^\d{8}_\d{6}$")
     metrics: dict[str, FiniteFloat | None]
+    output_shift: dict[str, FiniteFloat] = Field(default_factory=dict)
     max_latency_ms: float
 
 
@@ -81,8 +82,18 @@ def notes_of(candidate: Candidate, max_latency_ms: float) -> ReleaseNotes:
         "macro_recall": candidate.int8.macro_recall,
         "float_accuracy": candidate.original.accuracy,
     }
+    point = candidate.trained.operating_point
+    if point:
+        metrics |= {
+            "validation_accuracy": point.after.accuracy,
+            "validation_stress_recall": point.after.recall["stress"],
+            "validation_stress_precision": point.after.precision["stress"],
+        }
     return ReleaseNotes(
-        experiment_id=candidate.trained.experiment_id, metrics=metrics, max_latency_ms=max_latency_ms
+        experiment_id=candidate.trained.experiment_id,
+        metrics=metrics,
+        output_shift=point.shift if point else {},
+        max_latency_ms=max_latency_ms,
     )
 
 
@@ -115,6 +126,7 @@ def build_release(
             absent_classes=data.absent,
             label_set=data.label_set,
             metrics=notes.metrics,
+            output_shift=notes.output_shift,
             max_latency_ms=notes.max_latency_ms,
             data_fingerprint=data.fingerprint,
             experiment_id=notes.experiment_id,

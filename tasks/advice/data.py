@@ -32,8 +32,12 @@ def weak_class(run: Night) -> Advice | None:
         f"{taken_for}.",
         likely_cause=f"{name} has {real:,} real training images, or its labels overlap with the class it is "
         "taken for: look at the most confident errors.",
-        changes=new_values(run, {"train.balance_outputs": True})
-        or new_values(run, {"train.class_weights": 1.0}),
+        changes=new_values(
+            run,
+            {"train.class_weights": 1.0}
+            if run.config.train.accuracy_for_recall
+            else {"train.accuracy_for_recall": 0.01},
+        ),
         beyond_config=f"Collect more images of {name}, of people and light like those of the other classes.",
     )
 

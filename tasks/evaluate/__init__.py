@@ -19,6 +19,7 @@ from tasks.convert import ConvertedModels
 from tasks.evaluate.calibration import Reliability, reliability
 from tasks.evaluate.compare import Agreement, Paired, agreement, compare
 from tasks.evaluate.figures import (
+    STRESS,
     ClassFigures,
     CommonError,
     Evaluation,
@@ -27,7 +28,7 @@ from tasks.evaluate.figures import (
     measure,
 )
 from tasks.evaluate.layers import LayerError, errors_of_files
-from tasks.evaluate.pictures import draw_confident_errors, draw_confusion, draw_reliability
+from tasks.evaluate.pictures import draw_confident_errors, draw_confusion, draw_precision, draw_reliability
 from tasks.evaluate.predict import predict
 from tasks.prepare import PreparedData
 from tasks.prepare.splits import Split, SplitName, load_split
@@ -144,6 +145,11 @@ def _draw(
             split.images, split.labels, probabilities, out_dir / f"{name}_confident_errors.png"
         ),
     }
+    stress = split.labels == STRESS
+    if stress.any():
+        pictures["stress"] = draw_precision(
+            stress, probabilities[:, STRESS], figures["per_class"]["stress"], out_dir / f"{name}_stress.png"
+        )
     return {key: path for key, path in pictures.items() if path}
 
 

@@ -15,6 +15,10 @@ from tasks.evaluate.intervals import bootstrap_intervals, independent_images, sh
 
 Interval = tuple[float, float]
 
+STRESS = CLASSES.index("stress")
+RECALLS = (0.7, 0.8, 0.9)
+"""Shares of stress to find, for which the precision is told."""
+
 
 class ClassFigures(BaseModel, frozen=True):
     """One class against the rest. None where the class has no image in the split."""
@@ -44,6 +48,13 @@ class CommonError(BaseModel, frozen=True):
     share: float
 
 
+class PrecisionAt(BaseModel, frozen=True):
+    """The precision that goes with finding a share of a class's images, by a threshold on its output."""
+
+    recall: float
+    precision: float
+
+
 class Evaluation(BaseModel, frozen=True):
     """Everything measured of one model on one split. Intervals are 95 %; `confusion` has truth in rows."""
 
@@ -67,6 +78,8 @@ class Evaluation(BaseModel, frozen=True):
     ece: float
     mean_confidence: float
     per_class: dict[str, ClassFigures]
+    stress_points: tuple[PrecisionAt, ...] = ()
+    """What stress's precision would be at other thresholds; none without an image of stress."""
     per_source: dict[str, SourceFigures]
     confusion: list[list[int]]
     common_errors: list[CommonError]
@@ -140,6 +153,18 @@ def source_figures(
     return figures
 
 
+def precision_at(positive: np.ndarray, scores: np.ndarray) -> tuple[PrecisionAt, ...]:
+    """The best precision at RECALLS or more, of scores (N,) for the images `positive` bool (N,)."""
+    from sklearn.metrics import precision_recall_curve
+
+    if not positive.any():
+        return ()
+    precision, recall, _ = precision_recall_curve(positive, scores)
+    return tuple(
+        PrecisionAt(recall=wanted, precision=float(precision[recall >= wanted].max())) for wanted in RECALLS
+    )
+
+
 def common_errors(confusion: np.ndarray, at_most: int = 8) -> list[CommonError]:
     """The pairs (truth, predicted) with most images, largest first."""
     wrong = confusion - np.diag(np.diag(confusion))
@@ -181,6 +206,7 @@ def measure(
         "mean_confidence": float(probabilities.max(1).mean()),
         "auc": float(np.mean(areas)) if len(areas) == len(CLASSES) else None,
         "per_class": classes,
+        "stress_points": precision_at(labels == STRESS, probabilities[:, STRESS]),
         "per_source": source_figures(right, sources, names, groups),
         "confusion": confusion.tolist(),
         "common_errors": common_errors(confusion),

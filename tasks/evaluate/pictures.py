@@ -12,6 +12,7 @@ import numpy as np
 from storage.files import replacing
 from tasks.classes import CLASSES
 from tasks.evaluate.calibration import Reliability
+from tasks.evaluate.figures import ClassFigures
 
 INK, MUTED, BLUE, ORANGE = "#1f2933", "#6b7785", "#2f6db3", "#d9822b"
 
@@ -59,6 +60,29 @@ def draw_reliability(table: Reliability, path: Path) -> Path:
         axes.grid(axis="y", color="#e4e8ec", linewidth=0.8)
         axes.set_axisbelow(True)
     return save(figure, f"The model is {leaning}: ECE {table.ece:.3f}", path)
+
+
+def draw_precision(positive: np.ndarray, scores: np.ndarray, chosen: ClassFigures, path: Path) -> Path:
+    """Precision over recall of one class, scores (N,) of the images `positive` bool (N,), at every threshold.
+
+    `chosen` is where the network's own answers stand, which take the likeliest class.
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(positive, scores)
+    figure, axes = canvas(6.2, 4.4)
+    axes.step(recall, precision, where="post", color=BLUE, linewidth=2)
+    axes.axhline(positive.mean(), color=MUTED, linestyle="--", linewidth=1)
+    axes.text(0.01, positive.mean() + 0.015, "by chance", color=MUTED, fontsize=9)
+    axes.plot([chosen.recall], [chosen.precision], "o", color=ORANGE, markersize=9, label="as it answers")
+    axes.set(xlabel="share of stress found (recall)", ylabel="share of alarms that are stress (precision)")
+    axes.set(xlim=(0, 1.01), ylim=(0, 1.02))
+    axes.legend(frameon=False, loc="lower left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e4e8ec", linewidth=0.8)
+    axes.set_axisbelow(True)
+    title = f"Of stress {chosen.recall:.0%} is found; {chosen.precision:.0%} of the alarms are stress"
+    return save(figure, title, path)
 
 
 def draw_confident_errors(

@@ -265,10 +265,13 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", title="Training"):
         description="Real training images, unaugmented, on which batch-norm statistics are computed anew "
         "before each validation; 0 = keep Keras' running ones, of augmented batches.",
     )
-    balance_outputs: bool = Field(
-        default=False,
-        description="After training, shift the last layer's biases to the largest sum of accuracy and macro "
-        "recall on the validation images: rare classes are found more often, at no cost on the device.",
+    accuracy_for_recall: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.2,
+        description="Accuracy on the validation images that may be given up to find rare classes more "
+        "often, 0 (off) to 0.2: after training the last layer's biases are shifted to the largest macro "
+        "recall that this buys, at no cost on the device.",
     )
     label_smoothing: float = Field(
         default=0.0, ge=0, le=0.5, description="Share of every label spread over all classes, 0 (off) to 0.5."

@@ -23,6 +23,7 @@ from tasks.prepare import PreparedData, Split, load_split
 from tasks.prepare.config import Drawing
 from tasks.tensorflow_start import start_tensorflow
 from tasks.train.config import TrainConfig
+from tasks.train.operating_point import OperatingPoint, choose_point
 from tasks.train.progress import BEST_MODEL, Progress, best_epoch, read_progress
 from tasks.train.seen import SEEN_IMAGES, write_seen
 from tasks.train.weights import seen_by_start
@@ -44,6 +45,8 @@ class TrainedModel(BaseModel, frozen=True, extra="forbid"):
     seconds: float
     images_per_s: float
     pictures: dict[str, Path]
+    operating_point: OperatingPoint | None = None
+    """None where the outputs are as they were trained."""
 
     @property
     def seen_images(self) -> Path:
@@ -204,7 +207,7 @@ def _finish(
 
     progress = read_progress(directory)
     _, best = best_epoch(progress.history, config)
-    network, path = _write_final_model(splits, config, directory)
+    network, path, point = _write_final_model(splits, config, directory)
     drawn = count_drawn(splits["train"].labels, data.drawing)
     pictures = {
         "training_history": draw_history(progress.history, best, directory / "training_history.png"),
@@ -222,6 +225,7 @@ def _finish(
         seconds=progress.seconds,
         images_per_s=int(drawn.sum()) * progress.epochs / progress.seconds,
         pictures=pictures,
+        operating_point=point,
     )
 
 
@@ -229,7 +233,6 @@ def _write_final_model(splits, config: TrainConfig, directory: Path):
     """The best epoch's weights in a float32 network without optimiser, and its description."""
     import keras
 
-    from tasks.train.balance import balance
     from tasks.train.networks import build_network, in_classes
 
     shape = splits["train"].images.shape[1:]
@@ -237,7 +240,8 @@ def _write_final_model(splits, config: TrainConfig, directory: Path):
     best = keras.models.load_model(directory / BEST_MODEL, compile=False)
     network.set_weights(best.get_weights())
     network = in_classes(network)
-    shift = balance(network, splits["val"]).tolist() if config.balance_outputs else [0.0] * len(CLASSES)
+    given_up = config.accuracy_for_recall
+    point = choose_point(network, splits["val"], given_up) if given_up else None
     path = directory / "final_model.keras"
     with arriving(path) as part:
         network.save(part)
@@ -245,12 +249,12 @@ def _write_final_model(splits, config: TrainConfig, directory: Path):
         "architecture": config.model.model_dump(mode="json"),
         "input": {"shape": [1, *shape], "dtype": "uint8"},
         "classes": list(CLASSES),
-        "output_shift": dict(zip(CLASSES, shift, strict=True)),
+        "operating_point": point and point.model_dump(mode="json"),
         "parameters": network.count_params(),
         "layers": json.loads(network.to_json()),
     }
     write_whole(directory / "model_config.json", json.dumps(description, indent=1))
-    return network, path
+    return network, path, point
 
 
 def _draw_augmented(split, config: TrainConfig, path: Path) -> Path:

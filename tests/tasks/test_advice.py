@@ -234,8 +234,8 @@ def test_a_class_that_is_rarely_found_is_named_with_what_it_is_taken_for(measure
     assert "55% of sad" in advice.finding
     assert "30% of it is taken for neutral" in advice.finding
     assert "4,000 real training images" in advice.likely_cause
-    assert advice.changes == {"train.balance_outputs": True}
-    balanced = TrainConfig(balance_outputs=True)
+    assert advice.changes == {"train.accuracy_for_recall": 0.01}
+    balanced = TrainConfig(accuracy_for_recall=0.02)
     assert only(measured(train=balanced, int8={"per_class": weak})).changes == {"train.class_weights": 1.0}
 
 

@@ -89,7 +89,7 @@ def test_every_figure_of_a_model_is_in_its_json_and_its_pictures_open(
     saved = json.loads(evaluation.json_path.read_text())
     assert saved["accuracy"] == evaluation.accuracy
     assert "NaN" not in evaluation.json_path.read_text()
-    assert set(evaluation.pictures) == {"confusion_matrix", "reliability", "confident_errors"}
+    assert set(evaluation.pictures) == {"confusion_matrix", "reliability", "confident_errors", "stress"}
     for picture in evaluation.pictures.values():
         with Image.open(picture) as opened:
             assert min(opened.size) > 200
@@ -113,6 +113,7 @@ def test_classes_and_sources_without_a_test_image_have_no_figures(tmp_path: Path
     fatigue = evaluation.per_class["fatigue"]
     assert (fatigue.recall, fatigue.f1, fatigue.auc, fatigue.support) == (None, None, None, 0)
     assert evaluation.auc is None
+    assert evaluation.stress_points == () and "stress" not in evaluation.pictures
     assert evaluation.per_source["custom"].accuracy is None
     happy, sad = (evaluation.per_class[name].recall for name in ("happy", "sad"))
     assert happy is not None and sad is not None
@@ -128,6 +129,10 @@ def test_figures_agree_with_scikit_learn(answers: Answers) -> None:
             (precision[index], recall[index], f1[index], support[index])
         )
     assert figures["macro_f1"] == pytest.approx(f1.mean())
+    positive, scores = labels == CLASSES.index("stress"), probabilities[:, CLASSES.index("stress")]
+    for point in figures["stress_points"]:
+        found = [scores >= one for one in scores if (scores[positive] >= one).mean() >= point.recall]
+        assert point.precision == pytest.approx(max(positive[alarms].mean() for alarms in found))
     assert figures["auc"] == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovr"), abs=1e-6)
 
 

@@ -59,7 +59,7 @@ def fleet(*outcomes):
 
 def test_a_report_is_one_file_that_asks_nothing_of_the_network(rejected, tmp_path):
     page = write_report(rejected, tmp_path).read_text()
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
     assert not re.findall(r"<script|<link|@import|url\(|src=\"(?!data:)", page)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 

@@ -1,0 +1,89 @@
+"""Shifting the outputs towards classes that are found too rarely."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tasks.classes import CLASSES
+from tasks.prepare.splits import load_split
+from tasks.train import ModelConfig, TrainConfig, train
+from tasks.train.operating_point import best_shift
+from tests.tasks.small_model import prepared_data
+
+
+def _hesitant(rare: float) -> tuple[np.ndarray, np.ndarray]:
+    """Images of two classes that are told apart well, though the second is never the likeliest."""
+    labels = np.array([0] * 90 + [4] * 10)
+    second = np.where(labels == 4, rare, rare / 4)
+    return np.stack([1 - second, *[np.full(100, 1e-6)] * 3, second], axis=1), labels
+
+
+def test_a_rare_class_that_is_told_apart_is_found_after_the_shift():
+    probabilities, labels = _hesitant(rare=0.3)
+    assert (probabilities.argmax(1) == 0).all()
+    shift = best_shift(probabilities, labels, 0.01)
+    assert ((np.log(probabilities) + shift).argmax(1) == labels).all()
+    assert not shift[1:4].any()
+
+
+def test_no_more_accuracy_is_given_up_than_may_be():
+    """Each of ten rare images costs one common one."""
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 800 + [2] * 200)
+    rare = np.clip(rng.normal(np.where(labels == 2, 0.45, 0.3), 0.1), 0.01, 0.99)
+    probabilities = np.stack([1 - rare, np.full(1000, 1e-6), rare, *[np.full(1000, 1e-6)] * 2], axis=1)
+    costs, recalls = [], []
+    for given_up in (0.0, 0.01, 0.05):
+        answers = (np.log(probabilities) + best_shift(probabilities, labels, given_up)).argmax(1)
+        costs.append((probabilities.argmax(1) == labels).mean() - (answers == labels).mean())
+        recalls.append((answers[labels == 2] == 2).mean())
+        assert costs[-1] <= given_up + 1e-9
+    assert (
+        recalls == sorted(recalls) and recalls[2] > recalls[1] > (probabilities[800:].argmax(1) == 2).mean()
+    )
+
+
+def test_no_shift_exceeds_its_bound_and_none_is_made_without_gain():
+    probabilities, labels = _hesitant(rare=1e-7)
+    assert np.abs(best_shift(probabilities, labels, 0.01)).max() <= 3.0001
+    sure = np.eye(5)[[0, 1, 2, 3, 4]]
+    assert not best_shift(sure, np.arange(5), 0.01).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("emotions", [False, True])
+def test_the_kept_model_is_no_worse_on_validation_and_says_what_was_shifted(tmp_path, emotions):
+    data = prepared_data(tmp_path / "data", per_class=20)
+    config = TrainConfig(
+        model=ModelConfig(
+            architecture="resnet_native", filters=(4, 4, 8, 8), blocks=(0, 1, 1, 1), emotions=emotions
+        ),
+        epochs=2,
+        batch_size=20,
+    )
+    validation = load_split(data.directory, "val")
+    plain = train(data, config, tmp_path / "plain", report=lambda _: None)
+    traded = config.model_copy(update={"accuracy_for_recall": 0.1})
+    result = train(data, traded, tmp_path / "traded", report=lambda _: None)
+    point = result.operating_point
+    assert plain.operating_point is None and point is not None and any(point.shift.values())
+    described = json.loads((result.directory / "model_config.json").read_bytes())["operating_point"]
+    assert described == point.model_dump(mode="json") and point.given_up == 0.1
+    for figures, path in ((point.before, plain.model_path), (point.after, result.model_path)):
+        right = _answers(path, validation) == validation.labels
+        recalls = [right[validation.labels == place].mean() for place in range(len(CLASSES))]
+        assert (figures.accuracy, figures.macro_recall) == pytest.approx((right.mean(), np.mean(recalls)))
+        assert list(figures.recall.values()) == pytest.approx(recalls)
+    answers = _answers(result.model_path, validation)
+    for place, name in enumerate(CLASSES):
+        mine = validation.labels[answers == place] == place
+        assert point.after.precision[name] == (pytest.approx(mine.mean()) if len(mine) else None)
+    assert point.after.macro_recall > point.before.macro_recall
+    assert point.after.accuracy >= point.before.accuracy - 0.1
+
+
+def _answers(path, split) -> np.ndarray:
+    import keras
+
+    return keras.models.load_model(path).predict(split.images, verbose=0).argmax(1)
