@@ -1,4 +1,4 @@
-"""The command line: demo, run, config, sweep, up, notify, rollout, fleet; steps alone: `flows.step_commands`.
+"""The command line: demo, run, config, sweep, up, notify, rollout, fleet, history; steps: `step_commands`.
 
 Exit status: 0 done (released, or nothing new), 1 an error, 2 wrong usage, 3 rejected by the gate,
 4 the rollout did not reach every device.
@@ -101,7 +101,11 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     fleet = commands.add_parser("fleet", help="what each device runs, and how fast")
     fleet.set_defaults(command=_fleet)
     add_steps(commands, arguments, _field_options)
-    for command in (sweep, rollout, fleet):
+    history = commands.add_parser("history", help="the nights so far: outcomes, figures, releases")
+    history.add_argument("--last", type=int, default=30, metavar="N", help="how many nights (default: 30)")
+    history.add_argument("--json", action="store_true", help="one JSON object a night, for programs")
+    history.set_defaults(command=_history)
+    for command in (sweep, rollout, fleet, history):
         command.add_argument("--store", default="", help="default: the environment's STRESS_VISION_STORE")
     return parser
 
@@ -229,6 +233,12 @@ def _fleet(given: argparse.Namespace) -> int:
     print_table([device.row() for device in devices], _COLUMNS)
     _print_reasons(devices)
     return 0
+
+
+def _history(given: argparse.Namespace) -> int:
+    from flows.history import history
+
+    return history(given.store, given.last, as_json=given.json)
 
 
 def _conclude(state: "State") -> int:

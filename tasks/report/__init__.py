@@ -7,6 +7,7 @@ them to the store and to Prefect.
 
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from tasks.night import Night
 from tasks.prepare import PreparedData
 from tasks.prepare.shortcuts import FIGURES, Shortcut
 from tasks.report.formats import environment, flat
+from tasks.report.history import PastNight, trends
 
 __all__ = [
     "installed_versions",
     "model_card_markdown",
     "summary_markdown",
+    "write_history",
     "write_model_card",
     "write_report",
     "write_verdict",
@@ -50,6 +53,7 @@ _PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "scikit-learn", "
 _SECTIONS = (
     ("checks", "Checks"),
     ("advice", "Advice"),
+    ("past", "Nights before"),
     ("devices", "Devices"),
     ("errors", "Right and wrong"),
     ("cameras", "Cameras"),
@@ -63,12 +67,22 @@ _SECTIONS = (
 )
 
 
-def write_report(night: Night, out_dir: Path) -> Path:
-    """Write `report.html` into `out_dir`, whole or not at all, and return its path."""
-    template = "report.html.j2" if night.candidate else "drifted.html.j2"
-    return _write(
-        out_dir / "report.html", environment(html=True).get_template(template).render(_context(night))
-    )
+def write_report(
+    night: Night, out_dir: Path, past: Sequence[PastNight] = (), champion: str | None = None
+) -> Path:
+    """Write `report.html` into `out_dir`, whole or not at all, and return its path.
+
+    `past` are the nights that it shows beside this one, the oldest first and this one last.
+    """
+    template = environment(html=True).get_template("report.html.j2" if night.candidate else "drifted.html.j2")
+    shown = _past_context(past if len(past) > 1 else (), champion)
+    return _write(out_dir / "report.html", template.render(_context(night) | shown | {"up": "../../"}))
+
+
+def write_history(past: Sequence[PastNight], champion: str | None, out_dir: Path) -> Path:
+    """Write `history.html`, which links to the reports of `past` (not empty, the oldest first)."""
+    template = environment(html=True).get_template("history.html.j2")
+    return _write(out_dir / "history.html", template.render(_past_context(past, champion)))
 
 
 def write_verdict(night: Night, out_dir: Path) -> Path:
@@ -133,6 +147,10 @@ def _context(night: Night) -> dict[str, Any]:
         },
         "responsible_use": RESPONSIBLE_USE,
     }
+
+
+def _past_context(past: Sequence[PastNight], champion: str | None) -> dict[str, Any]:
+    return {"past": past, "champion": champion, "trends": trends(past, champion)}
 
 
 def _data_context(data: PreparedData) -> dict[str, Any]:

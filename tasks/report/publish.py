@@ -13,6 +13,7 @@ from storage.opening import open_store
 from storage.registry import Registry
 from tasks.night import Night
 from tasks.report.artifacts import show_fleet, show_night
+from tasks.report.history import champion_version, past_night, read_history, remember
 from tasks.rollout import FleetOutcome
 from tasks.train.progress import finished_files
 
@@ -44,16 +45,21 @@ def publish_report(store_uri: str, night: Night, directory: Path) -> Path:
     from tasks.report import (
         model_card_markdown,
         summary_markdown,
+        write_history,
         write_model_card,
         write_report,
         write_verdict,
     )
 
-    pages = [write_report(night, directory), write_verdict(night, directory)]
+    store = open_store(store_uri)
+    remember(store, past_night(night))
+    past, champion = read_history(store), champion_version(store)
+    pages = [write_report(night, directory, past, champion), write_verdict(night, directory)]
     if night.candidate:
         pages += write_model_card(night, directory)
-    store = open_store(store_uri)
     upload_experiment(store, directory)
+    # beside experiments/ here as in the store, so that the report's link leads to it
+    store.upload(write_history(past, champion, directory.parents[1]), "history.html")
     if night.release:
         for path in pages:
             Registry(store).attach(night.release.version, path)
