@@ -9,12 +9,14 @@ It listens on loopback only, opens for one fresh key only, and runs what the hol
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import IO
 
 import paramiko
 from cryptography.hazmat.primitives import serialization
@@ -84,16 +86,35 @@ class _OneKey(paramiko.ServerInterface):
 
 
 def _run(channel: paramiko.Channel, command: str) -> None:
-    """Run a command as a shell would, its whole input first; a client that left needs no answer."""
+    """Run a command as a shell would, and end it when the client has left."""
     with contextlib.suppress(OSError, EOFError, paramiko.SSHException, subprocess.TimeoutExpired), channel:
-        channel.settimeout(_CHANNEL_S)
-        given = channel.makefile("rb").read()
-        done = subprocess.run(
-            ["/bin/sh", "-c", command], input=given, capture_output=True, timeout=_COMMAND_S, check=False
-        )
-        channel.sendall(done.stdout)
-        channel.sendall_stderr(done.stderr)
-        channel.send_exit_status(done.returncode)
+        pipe = subprocess.PIPE
+        with subprocess.Popen(["/bin/sh", "-c", command], stdin=pipe, stdout=pipe, stderr=pipe) as process:
+            feeding = threading.Thread(target=_feed, args=(channel, process), daemon=True)
+            feeding.start()
+            complaining = threading.Thread(
+                target=_pass_on, args=(process.stderr, channel.sendall_stderr), daemon=True
+            )
+            complaining.start()
+            _pass_on(process.stdout, channel.sendall)
+            complaining.join(_CHANNEL_S)
+            channel.send_exit_status(process.wait(_COMMAND_S))
+
+
+def _feed(channel: paramiko.Channel, process: subprocess.Popen[bytes]) -> None:
+    """What the client sends is the command's input; the end of one is the end of the other."""
+    assert process.stdin
+    with contextlib.suppress(OSError, EOFError), process.stdin as stdin:
+        while content := channel.recv(1 << 16):
+            stdin.write(content)
+            stdin.flush()
+
+
+def _pass_on(output: IO[bytes] | None, send: Callable[[bytes], object]) -> None:
+    assert output
+    with contextlib.suppress(OSError, EOFError):
+        while content := os.read(output.fileno(), 1 << 16):
+            send(content)
 
 
 def _new_key(path: Path) -> paramiko.PKey:

@@ -33,6 +33,9 @@ class Device(BaseModel, frozen=True, extra="forbid", title="Device"):
         description="Library of a delegate that runs the model, such as a Coral's "
         "/usr/lib/aarch64-linux-gnu/libedgetpu.so.1; empty: the runtime's own.",
     )
+    signed: bool = Field(
+        default=False, description="Refuse the device while it takes unsigned releases (no allowed_signers)."
+    )
     group: str = Field(
         default="default", description="Free label, for reports and for rolling out to a part."
     )
@@ -137,11 +140,19 @@ def _how_to_pin(table: dict[str, Any]) -> str:
 def _refuse_doubles(path: Path, devices: tuple[Device, ...]) -> None:
     names: set[str] = set()
     places: set[tuple[str, int, str]] = set()
+    machines: dict[str, Device] = {}
     for device in devices:
         place = (device.host, device.port, device.root)
         if device.name in names:
             raise InputError(f"inventory {path}: two devices are called {device.name}; names are unique")
         if place in places:
             raise InputError(f"inventory {path}: {device.name} is at the same host, port and root as another")
+        first = machines.setdefault(device.host_key, device)
+        if (first.host, first.port) != (device.host, device.port):
+            raise InputError(
+                f"inventory {path}: {first.name} and {device.name} show the same host key, as copies of one "
+                "SD card do: whoever has one can pass for the other. On the copy run `sudo rm "
+                "/etc/ssh/ssh_host_* && sudo dpkg-reconfigure openssh-server`, and pin its new key"
+            )
         names.add(device.name)
         places.add(place)

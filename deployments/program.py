@@ -1,60 +1,124 @@
-"""The program on the device, as seen from here: sent, asked, and its answers as plain dictionaries.
+"""The program on the device, as seen from here: started, asked, and its answers as plain dictionaries.
 
-An answer is `{"ok": True, …}` or `{"ok": False, "kind": "refused" | "busy" | "error", "error": "…"}`:
-what a device declines is a value. A device that can't be spoken to is a `DeviceError` of `deployments.ssh`.
+An answer is `{"ok": True, …}` or `{"ok": False, "kind": …, "error": "…"}`: what a device declines is a value,
+and `kind` says whose fault it is (`deployments/pi/device.py`). A device that can't be spoken to is a
+`DeviceError` of `deployments.ssh`.
 """
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
-from deployments.ssh import Connection, Finished
+from deployments.ssh import Connection, Finished, Session
+from storage.errors import DeviceError
 
 Answer = dict[str, Any]
 SOURCE = Path(__file__).parent / "pi" / "device.py"
-RUNS_THE_MODEL = ("check", "benchmark", "time")
+RUNS_THE_MODEL = ("prove", "time")
 """Commands that open it, with the device's own delegate where the inventory names one."""
+PROTOCOL = 2
+"""That of `serve` in the program."""
+_MARGIN_S = 20.0
+"""A device ends a command by itself before we lose patience: its answer says more than our silence."""
+_NOT_FOUND = 127
+
+
+class ProgramEnded(DeviceError):
+    """The program on a device was ended, by its time box or otherwise, before it had answered."""
 
 
 class DeviceProgram:
-    """The commands of `deployments/pi/device.py`, over one connection."""
+    """`deployments/pi/device.py` as it serves one connection."""
 
     def __init__(self, connection: Connection):
         self._connection = connection
+        self._session: Session | None = None
+        self._digest = self.digest()
         self._root = PurePosixPath(connection.device.root)
-        self._content = SOURCE.read_bytes()
-        name = f"device-{hashlib.sha256(self._content).hexdigest()[:16]}.py"
-        self._path = self._root / "program" / name
+        self._path = self._root / "program" / f"device-{self._digest[:16]}.py"
 
-    def install(self, *, timeout_s: float = 60.0) -> Answer:
-        """Put this very program on the device, under a name made of its hash."""
-        done = self._connection.upload(self._content, self._path, timeout_s=timeout_s)
-        return {"ok": True} if done.exit_status == 0 else self._failure(done)
+    @staticmethod
+    @cache
+    def digest() -> str:
+        """The SHA-256 of the program as it is sent."""
+        return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
 
-    def ask(self, command: str, *, timeout_s: float = 60.0, **options: object) -> Answer:
-        """Run one command; `confirm_within_s=5` becomes `--confirm-within-s 5`, True a bare option."""
-        words = [self._connection.device.python, str(self._path), "--root", str(self._root), command]
-        if command in RUNS_THE_MODEL and (library := self._connection.device.delegate):
-            options["delegate"] = library
-        for name, value in options.items():
-            option = "--" + name.replace("_", "-")
-            words += [option] if value is True else [] if value is False else [option, str(value)]
-        done = self._connection.run(words, timeout_s=timeout_s)
-        try:
-            return json.loads(done.stdout.splitlines()[-1])
-        except (IndexError, json.JSONDecodeError):
-            return self._failure(done)
+    def start(self, *, timeout_s: float = 60.0) -> Answer:
+        """Have the program serve us, sent first where it isn't there; its answer is that of `inspect`."""
+        greeting = self._greet(timeout_s)
+        if isinstance(greeting, Finished) and greeting.exit_status == _NOT_FOUND:
+            return self._failure(greeting)
+        if isinstance(greeting, Finished) or not self._is_ours(greeting):
+            done = self._connection.upload(SOURCE.read_bytes(), self._path, timeout_s=timeout_s)
+            if done.exit_status != 0:
+                return self._failure(done)
+            greeting = self._greet(timeout_s)
+        return self._failure(greeting) if isinstance(greeting, Finished) else greeting
+
+    def ask(
+        self, command: str, *, timeout_s: float = 60.0, content: bytes = b"", **options: object
+    ) -> Answer:
+        """One command with its options, and bytes where it takes some; the device ends it by `timeout_s`."""
+        if command in RUNS_THE_MODEL:
+            options["delegate"] = self._connection.device.delegate
+        request = json.dumps({"command": command, "within_s": timeout_s, **options}) + "\n"
+        found = self._exchange(command, request.encode() + content, timeout_s + _MARGIN_S)
+        if isinstance(found, Finished):
+            raise ProgramEnded(f"device {self._connection.device.name}: {self._failure(found)['error']}")
+        return found
 
     def send(self, file: Path, version: str, *, timeout_s: float = 120.0) -> Answer:
-        """Upload one file of a release beside the running one, where only `stage` looks."""
-        path = self._root / "incoming" / version / file.name
-        done = self._connection.upload(file.read_bytes(), path, timeout_s=timeout_s)
-        return {"ok": True} if done.exit_status == 0 else self._failure(done)
+        """Upload one file of an offered release beside the running one, where only `stage` looks."""
+        content = file.read_bytes()
+        return self.ask(
+            "put", version=version, name=file.name, bytes=len(content), content=content, timeout_s=timeout_s
+        )
+
+    def _greet(self, timeout_s: float) -> Answer | Finished:
+        words = [self._connection.device.python, str(self._path), "--root", str(self._root)]
+        words += ["--within-s", f"{timeout_s:g}", "serve"]
+        self._session = self._connection.session(words, timeout_s=timeout_s)
+        return self._exchange("serve", b"", timeout_s)
+
+    def _exchange(self, what: str, content: bytes, timeout_s: float) -> Answer | Finished:
+        """The next line that is an answer: a login shell may say something before."""
+        if self._session is None:
+            raise RuntimeError("the program has not been started")
+        while True:
+            line = self._session.exchange(what, content, timeout_s=timeout_s)
+            if isinstance(line, Finished):
+                return line
+            content = b""
+            if (answer := _as_answer(line)) is not None:
+                return answer
+
+    def _is_ours(self, greeting: Answer) -> bool:
+        """This very program, or one that somebody installed as the only thing that our key may start."""
+        if greeting.get("agent"):
+            return greeting.get("protocol") == PROTOCOL
+        return greeting.get("program") == self._digest
 
     def _failure(self, done: Finished) -> Answer:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing")[-400:]
-        hint = ""
-        if done.exit_status == 127:
-            hint = f"; is {self._connection.device.python} on the device? See `python` in the inventory"
-        return {"ok": False, "kind": "error", "error": f"exit status {done.exit_status}: {said}{hint}"}
+        if done.exit_status == _NOT_FOUND:
+            said = (
+                f"there is no {self._connection.device.python} on the device: see `python` in the inventory"
+            )
+        else:
+            words = (done.stderr.strip() or done.stdout.strip() or "nothing")[-400:]
+            said = f"`{done.command.partition(' ')[0]}` ended with status {done.exit_status}: {words}"
+        return {"ok": False, "kind": "faulty", "error": said}
+
+
+def _as_answer(line: str) -> Answer | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(found, dict):
+        return None
+    answer = cast(Answer, found)
+    if not isinstance(answer.get("ok"), bool):
+        return None
+    return answer if answer["ok"] else {"kind": "error", "error": "it doesn't say why", **answer}

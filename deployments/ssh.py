@@ -34,8 +34,9 @@ MAX_OUTPUT_BYTES = 1 << 20
 """More than this from one command is cut off: no answer of the program on the device comes near it."""
 
 _RECEIVER = """
-import hashlib, os, sys
+import hashlib, os, signal, sys
 path, size, digest = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+signal.alarm(int(sys.argv[4]))  # whatever it hangs in, and whoever is gone
 content = sys.stdin.buffer.read()
 if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
     sys.exit("got %d of %d bytes, or others than were sent" % (len(content), size))
@@ -74,42 +75,98 @@ class Connection:
     def run(self, command: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 30.0) -> Finished:
         """Run a command and wait for its end; DeviceError after `timeout_s`, which ends the connection."""
         line = shlex.join(command)
-        # paramiko waits for channel events and exit statuses without a deadline: closing under it ends both
-        timed_out = threading.Event()
-        timer = threading.Timer(timeout_s, lambda: (timed_out.set(), self._transport.close()))
-        timer.start()
-        try:
-            return self._exchange(line, stdin, timeout_s)
-        except (OSError, EOFError, paramiko.SSHException) as error:
-            what = (
-                f"no end after {timeout_s:g} s" if timed_out.is_set() else f"connection lost: {_said(error)}"
-            )
-            raise DeviceError(f"{_place(self.device)}: `{_short(line)}`: {what}") from error
-        finally:
-            timer.cancel()
-            timer.join()
-
-    def _exchange(self, line: str, stdin: bytes, timeout_s: float) -> Finished:
-        with self._transport.open_session(timeout=timeout_s) as channel:
-            channel.settimeout(timeout_s)
-            channel.exec_command(line)
+        with self.deadline(line, timeout_s), self._open_channel(line, timeout_s) as channel:
             # a command that ends without reading all its input closes the channel's way in
             with contextlib.suppress(OSError):
                 channel.sendall(stdin)
-            with contextlib.suppress(OSError, EOFError):
-                channel.shutdown_write()
-            stdout = channel.makefile("rb").read(MAX_OUTPUT_BYTES)
-            stderr = channel.makefile_stderr("rb").read(MAX_OUTPUT_BYTES)
-            status = channel.recv_exit_status()
-        if not self._transport.is_active():
-            raise EOFError("closed while the command ran")
-        return Finished(line, status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+            return self._finish(line, channel)
 
     def upload(self, content: bytes, path: PurePosixPath, *, timeout_s: float = 120.0) -> Finished:
         """Write `content` to `path`, which appears only when whole; exit status 0 says that it is there."""
         digest = hashlib.sha256(content).hexdigest()
-        command = [self.device.python, "-c", _RECEIVER, str(path), str(len(content)), digest]
+        command = [
+            self.device.python,
+            "-c",
+            _RECEIVER,
+            str(path),
+            str(len(content)),
+            digest,
+            str(int(timeout_s) + 1),
+        ]
         return self.run(command, stdin=content, timeout_s=timeout_s)
+
+    def session(self, command: Sequence[str], *, timeout_s: float = 30.0) -> "Session":
+        """Start a command that is spoken to line by line; it ends with the connection."""
+        line = shlex.join(command)
+        with self.deadline(line, timeout_s):
+            return Session(self, self._open_channel(line, timeout_s))
+
+    @contextlib.contextmanager
+    def deadline(self, what: str, timeout_s: float) -> Generator[None]:
+        """DeviceError where the block takes longer than `timeout_s` or loses the connection."""
+        # paramiko waits for channel events and exit statuses without a deadline: closing under it ends both
+        timed_out = threading.Event()
+        timer = threading.Timer(timeout_s, lambda: (timed_out.set(), self._transport.close()))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            if isinstance(error, DeviceError):
+                raise
+            late = timed_out.is_set() or isinstance(error, TimeoutError)
+            said = f"no end after {timeout_s:g} s" if late else f"connection lost: {_said(error)}"
+            raise DeviceError(f"{_place(self.device)}: `{_short(what)}`: {said}") from error
+        finally:
+            timer.cancel()
+
+    def _open_channel(self, line: str, timeout_s: float) -> paramiko.Channel:
+        channel = self._transport.open_session(timeout=timeout_s)
+        channel.settimeout(timeout_s)
+        channel.exec_command(line)
+        return channel
+
+    def _finish(self, line: str, channel: paramiko.Channel) -> Finished:
+        with contextlib.suppress(OSError, EOFError):
+            channel.shutdown_write()
+        stdout = channel.makefile("rb").read(MAX_OUTPUT_BYTES)
+        stderr = channel.makefile_stderr("rb").read(MAX_OUTPUT_BYTES)
+        status = channel.recv_exit_status()
+        if not self._transport.is_active():
+            raise EOFError("closed while the command ran")
+        return Finished(line, status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+class Session:
+    """A command that runs on a device and is spoken to; made by `Connection.session`."""
+
+    def __init__(self, connection: Connection, channel: paramiko.Channel):
+        self._connection = connection
+        self._channel = channel
+        self._arrived = b""
+
+    def exchange(self, what: str, content: bytes, *, timeout_s: float) -> str | Finished:
+        """Send `content` and wait for a line; how the command ended, where it has instead.
+
+        `what` names the exchange in errors: DeviceError as of `Connection.run`.
+        """
+        with self._connection.deadline(what, timeout_s):
+            self._channel.settimeout(timeout_s)
+            # a command that has ended takes nothing any more: its last words say why
+            with contextlib.suppress(OSError):
+                self._channel.sendall(content)
+            while b"\n" not in self._arrived:
+                got = self._channel.recv(1 << 16)
+                if not got or len(self._arrived) > MAX_OUTPUT_BYTES:
+                    return self._ended(what)
+                self._arrived += got
+        line, _, self._arrived = self._arrived.partition(b"\n")
+        return line.decode(errors="replace")
+
+    def _ended(self, what: str) -> Finished:
+        said = self._arrived.decode(errors="replace")
+        finished = self._connection._finish(what, self._channel)  # pyright: ignore[reportPrivateUsage]
+        return Finished(what, finished.exit_status, said + finished.stdout, finished.stderr)
 
 
 @contextlib.contextmanager
@@ -159,9 +216,9 @@ def _log_in(device: Device, transport: paramiko.Transport, timeout_s: float) -> 
 
 
 def private_key(device: Device) -> paramiko.PKey:
-    """Our key for this device, read from its `key_file`; DeviceError where that is none."""
+    """Our key for this device, read from its `key_file`; DeviceError where that is none, or everybody's."""
     try:
-        return paramiko.PKey.from_path(device.key_file)
+        key = paramiko.PKey.from_path(device.key_file)
     except (
         Exception
     ) as error:  # its own, the system's and cryptography's: a key file has many ways to be none
@@ -169,6 +226,12 @@ def private_key(device: Device) -> paramiko.PKey:
             f"{_place(device)}: key_file {device.key_file} can't be used: {type(error).__name__}; "
             "expected a private key without a passphrase, as `ssh-keygen -t ed25519 -N ''` makes it"
         ) from None
+    if device.key_file.stat().st_mode & 0o077:
+        raise DeviceError(
+            f"{_place(device)}: others may read key_file {device.key_file}; `chmod 600 {device.key_file}`, "
+            "and take a new key if others have used this machine"
+        )
+    return key
 
 
 def _compare_host_key(device: Device, shown: paramiko.PKey) -> None:

@@ -95,6 +95,8 @@ class Manifest(BaseModel, frozen=True):
     data_fingerprint: str
     experiment_id: str
     min_runtime_version: str
+    sequence: int = Field(default=0, ge=0)
+    """How many releases the store had before, and one: a device goes to a lower one only where ordered to."""
 
     @model_validator(mode="after")
     def _names_its_files(self) -> Self:

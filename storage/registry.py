@@ -2,15 +2,16 @@
 
     models/<version>/…          a release: its manifest is written last, so a release is whole or not there
     models/champion.json        the release that devices should run
+    models/<version>/rollback.json    an order that it may replace newer releases, and its signature beside it
     fleet/<device>.json         what became of the device last time
-    fleet/benchmarks/<version>/<device>.json
+    fleet/benchmarks/<device>/<version>/<time>.json
 
 A release never changes: what is in its manifest is fixed by hash. Files may be attached beside it later.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from storage.manifest import MANIFEST, SIGNATURE, UNHASHED, VERSION, Manifest, V
 from storage.objects import ObjectStore
 
 _CHAMPION = "models/champion.json"
+_ORDER, _ORDER_SIGNATURE = "rollback.json", "rollback.sig"
+_LAST_RELEASES = 30
 
 
 class Champion(BaseModel, frozen=True):
@@ -34,6 +37,14 @@ class Champion(BaseModel, frozen=True):
     """The champion before this one."""
     anchor: Version | None = None
     """The best release so far: the one against which slow erosion shows."""
+
+
+class RollbackOrder(BaseModel, frozen=True):
+    """That a release may replace newer ones, up to a count: void once a fleet has moved on."""
+
+    content: str
+    """JSON: {"release": version, "up_to": sequence}."""
+    signature: str | None = None
 
 
 class Registry:
@@ -136,12 +147,42 @@ class Registry:
         self._expect(self.champion(), version, "another run promoted at the same time")
         return champion
 
+    def next_sequence(self) -> int:
+        """One more than the highest count of the last releases: what the next one is told by to be newer."""
+        last = self.versions()[-_LAST_RELEASES:]
+        return 1 + max((self.manifest(version).sequence for version in last), default=0)
+
+    def order_rollback(self, version: str, sign: Callable[[bytes], bytes | None]) -> RollbackOrder:
+        """Let a release replace every one that there is now; `sign` gives None where there is no key."""
+        content = json.dumps({"release": _checked(version), "up_to": self.next_sequence() - 1}).encode()
+        signature = sign(content)
+        self._store.write(f"models/{version}/{_ORDER}", content)
+        if signature:
+            self._store.write(f"models/{version}/{_ORDER_SIGNATURE}", signature)
+        return RollbackOrder(content=content.decode(), signature=signature.decode() if signature else None)
+
+    def rollback_order(self, version: str) -> RollbackOrder | None:
+        """The order that `order_rollback` gave last, if it ever did."""
+        content = self._read(f"models/{_checked(version)}/{_ORDER}")
+        signature = self._read(f"models/{version}/{_ORDER_SIGNATURE}") if content else None
+        if content is None:
+            return None
+        return RollbackOrder(content=content.decode(), signature=signature.decode() if signature else None)
+
     def record_device(self, name: str, facts: Mapping[str, object]) -> None:
         """What became of a device last time, in place of what was known before."""
         self._write(f"fleet/{name}.json", facts)
 
-    def record_benchmark(self, version: str, name: str, figures: Mapping[str, object]) -> None:
-        self._write(f"fleet/benchmarks/{_checked(version)}/{name}.json", figures)
+    def record_benchmark(self, version: str, name: str, at: datetime, figures: Mapping[str, object]) -> None:
+        """Add one benchmark to the history of a device with a release."""
+        time = at.astimezone(UTC).strftime("%Y%m%d-%H%M%S")
+        self._write(f"fleet/benchmarks/{name}/{_checked(version)}/{time}.json", figures)
+
+    def benchmarks(self, name: str) -> list[dict[str, object]]:
+        """All that `record_benchmark` wrote of a device, oldest first."""
+        infos = self._store.list(f"fleet/benchmarks/{name}")
+        keys = sorted((info.key for info in infos), key=lambda key: key.rsplit("/", 1)[-1])
+        return [self._facts(key, self._store.read(key)) for key in keys]
 
     def device(self, name: str) -> dict[str, object] | None:
         """What `record_device` wrote of a device; None of one that the ledger doesn't know."""

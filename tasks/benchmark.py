@@ -14,22 +14,34 @@ from pydantic import AfterValidator, BaseModel, Field
 from deployments.program import Answer, DeviceProgram
 from tasks.latency import Latency
 
+_RUNS_FOR_P99 = 1000
+_PLAIN_CHARACTERS = 500
 _THROTTLE_FLAGS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 _TERMINAL_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)?")
 
 
 def plain(text: str) -> str:
-    """One line of printable characters, for what devices say ends in terminals and logs."""
-    shown = _TERMINAL_SEQUENCE.sub("", text)
-    return " ".join("".join(c if c.isprintable() else " " for c in shown).split())
+    """One line of printable characters, not too many: what devices say ends in terminals and logs."""
+    shown = _TERMINAL_SEQUENCE.sub("", text[: 10 * _PLAIN_CHARACTERS])
+    line = " ".join("".join(c if c.isprintable() else " " for c in shown).split())
+    return line if len(line) <= _PLAIN_CHARACTERS else line[: _PLAIN_CHARACTERS - 1] + "…"
 
 
 Plain = Annotated[str, AfterValidator(plain)]
 
 
 class BenchmarkConfig(BaseModel, frozen=True, extra="forbid", title="On-device benchmark"):
-    runs: int = Field(default=100, ge=10, le=10_000, description="Measured frames.")
-    warmup: int = Field(default=10, ge=0, le=1000, description="Frames run before, not measured.")
+    runs: int = Field(default=100, ge=10, le=10_000, description="Measured frames, at least.")
+    min_s: float = Field(
+        default=2.0,
+        ge=0,
+        le=60,
+        description="Measured for at least this long, seconds: a governor takes one.",
+    )
+    warmup: int = Field(default=10, ge=0, le=1000, description="Frames run before, not measured, at least.")
+    warmup_s: float = Field(
+        default=0.5, ge=0, le=60, description="Warm-up of at least this long, seconds, and until steady."
+    )
     threads: int = Field(
         default=1, ge=1, le=16, description="Threads of the runtime; 1 leaves the Pi's other cores free."
     )
@@ -53,6 +65,8 @@ class Health(BaseModel, frozen=True, title="Health", allow_inf_nan=False):
     temperature_c: float | None = None
     throttled: int | None = None
     load_per_core: float | None = None
+    clock_mhz: int | None = None
+    governor: Plain | None = None
 
     def unfit(self, config: BenchmarkConfig) -> str | None:
         """Why a device in this state can't be measured (throttled, too hot), or None."""
@@ -80,14 +94,29 @@ class Machine(BaseModel, frozen=True, title="Machine"):
 
 
 class LatencyFigures(Latency, frozen=True):
+    """One benchmark on a device; what older programs didn't measure is None."""
+
     warmup: int
     threads: int
+    load_ms: float | None = None
+    """Opening the model in a fresh process."""
+    first_ms: float | None = None
+    """The first inference after that."""
+    seconds: float | None = None
+    """How long the measured frames took."""
+    peak_memory_bytes: int | None = None
+    """Of the whole process: Python, numpy, the runtime and the model."""
     runtime: Plain
     delegate: Plain | None
     cpu_share: float
     health_before: Health
     health_after: Health
     machine: Machine
+
+    @property
+    def p99_is_indicative(self) -> bool:
+        """Below a thousand frames p99 rests on fewer than ten of them."""
+        return self.runs < _RUNS_FOR_P99
 
     def unfit(self, config: BenchmarkConfig) -> str | None:
         """Why these figures say nothing about the release, or None."""
@@ -99,10 +128,20 @@ class LatencyFigures(Latency, frozen=True):
 
 
 def measure(
-    program: DeviceProgram, version: str, config: BenchmarkConfig, *, current: bool, timeout_s: float
+    program: DeviceProgram,
+    version: str,
+    config: BenchmarkConfig,
+    *,
+    current: bool,
+    timeout_s: float,
+    quick: bool = False,
 ) -> Answer:
-    """The program's answer: figures for `LatencyFigures`, or its refusal; `current` goes through the link."""
+    """Golden outputs, then latency: figures for `LatencyFigures`, or the device's refusal.
+
+    `current` goes through the link as the application does; `quick` is as many frames as it takes to decide.
+    """
     return program.ask(
-        "benchmark", version=version, current=current, runs=config.runs, warmup=config.warmup,
+        "prove", version=version, current=current, runs=config.runs, warmup=config.warmup,
+        min_s=0.0 if quick else config.min_s, warmup_s=0.0 if quick else config.warmup_s,
         threads=config.threads, timeout_s=timeout_s,
     )  # fmt: skip

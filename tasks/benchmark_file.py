@@ -55,10 +55,10 @@ def time_on_device(path: Path, device: Device, config: BenchmarkConfig, timeout_
     upload = f"timed-{hashlib.sha256(content).hexdigest()[:16]}"
     with connect(device, _CONNECT_S) as connection:
         program = DeviceProgram(connection)
-        _expect(device, program.install(timeout_s=timeout_s))
-        _expect(device, program.send(path, upload, timeout_s=timeout_s))
+        _expect(device, program.start(timeout_s=timeout_s))
         answer = program.ask(
             "time", upload=upload, runs=config.runs, warmup=config.warmup, threads=config.threads,
+            min_s=config.min_s, warmup_s=config.warmup_s, bytes=len(content), content=content,
             timeout_s=timeout_s,
         )  # fmt: skip
     figures = LatencyFigures.model_validate(_expect(device, answer))

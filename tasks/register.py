@@ -38,7 +38,7 @@ from tasks.litert import quantized_outputs
 from tasks.prepare import PreparedData
 
 SIGNING_KEY_VARIABLE = "STRESS_VISION_SIGNING_KEY"
-SIGNATURE_NAMESPACE = "stress-vision-release"
+SIGNATURE_NAMESPACE, ROLLBACK_NAMESPACE = "stress-vision-release", "stress-vision-rollback"
 _MODEL, _GOLDEN = "model_int8.tflite", "golden.npz"
 _BATCHES = 4
 
@@ -103,11 +103,16 @@ def release_version(experiment_id: str, model_sha256: str) -> str:
 
 
 def build_release(
-    model: TfliteModel, data: PreparedData, notes: ReleaseNotes, config: RegisterConfig, releases: Path
+    model: TfliteModel,
+    data: PreparedData,
+    notes: ReleaseNotes,
+    config: RegisterConfig,
+    releases: Path,
+    sequence: int = 0,
 ) -> Path:
     """Write the release's folder `releases/<version>`, which appears only when whole.
 
-    The same model, data, notes and configuration give the same bytes again.
+    The same model, data, notes, configuration and sequence give the same bytes again.
     """
     directory = releases / release_version(notes.experiment_id, model.sha256)
     with arriving_directory(directory) as part:
@@ -131,9 +136,10 @@ def build_release(
             data_fingerprint=data.fingerprint,
             experiment_id=notes.experiment_id,
             min_runtime_version=model.min_runtime_version,
+            sequence=sequence,
         )
         (part / MANIFEST).write_bytes(manifest.content())
-        if signature := _signature(manifest.content()):
+        if signature := sign(manifest.content()):
             (part / SIGNATURE).write_bytes(signature)
         shutil.rmtree(directory, ignore_errors=True)
     return directory
@@ -162,15 +168,15 @@ def check_signing_key() -> None:
 
     Raises InputError where the key can't sign.
     """
-    _signature(b"a trial")
+    sign(b"a trial")
 
 
-def _signature(content: bytes) -> bytes | None:
+def sign(content: bytes, namespace: str = SIGNATURE_NAMESPACE) -> bytes | None:
     """The signature where a key is named in the environment; the key itself never passes through here."""
     key = os.environ.get(SIGNING_KEY_VARIABLE)
     if not key:
         return None
-    command = ["ssh-keygen", "-Y", "sign", "-f", key, "-n", SIGNATURE_NAMESPACE]
+    command = ["ssh-keygen", "-Y", "sign", "-f", key, "-n", namespace]
     try:
         done = subprocess.run(command, input=content, capture_output=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError) as error:
@@ -211,7 +217,7 @@ def register(
     if version in registry.versions():
         directory = registry.fetch(version, releases)
     else:
-        directory = build_release(model, data, notes, config, releases)
+        directory = build_release(model, data, notes, config, releases, registry.next_sequence())
         registry.publish(directory, store_id=store_id)
     return as_release(registry, directory)
 
@@ -243,6 +249,11 @@ def register_release(
     )
     get_run_logger().info("registered %s", release.uri)
     return release
+
+
+def order_rollback(registry: Registry, version: str) -> None:
+    """Let a release replace every newer one on devices, signed where a key is named."""
+    registry.order_rollback(version, lambda content: sign(content, ROLLBACK_NAMESPACE))
 
 
 @task(name="fetch-release", task_run_name="fetch-release")

@@ -17,7 +17,7 @@ from tasks.register import RegisterConfig, ReleaseNotes, build_release
 from tests.tasks.small_model import prepared_data
 
 
-def _tiny_int8(path: Path, seed: int) -> Path:
+def tiny_int8(path: Path, seed: int) -> Path:
     """A network with random weights, uint8 in and out, converted for real."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -95,7 +95,7 @@ def tiny_releases(tmp_path_factory: pytest.TempPathFactory, tiny_data: PreparedD
     folder = tmp_path_factory.mktemp("releases")
 
     def build(day: int) -> Path:
-        model = describe(_tiny_int8(folder / f"{day}.tflite", seed=day))
+        model = describe(tiny_int8(folder / f"{day}.tflite", seed=day))
         return build_release(model, tiny_data, notes(day), RegisterConfig(), folder)
 
     return build(1), build(2)

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """The program on a device: stages, proves and switches releases, and goes back by itself.
 
-In: a command (`device.py --root ROOT COMMAND …`). Out: one line of JSON on stdout, `{"ok": true, …}`,
-or `{"ok": false, "kind": "refused" | "busy" | "error", "error": "…"}` with exit status 1.
+In: a command (`device.py --root ROOT COMMAND …`). Out: one line of JSON on stdout, `{"ok": true, …}`, or
+`{"ok": false, "kind": …, "error": "…"}` with exit status 1. Kinds: `refused` and `hung`, the release is at
+fault; `faulty` and `error`, this device is; `busy`, somebody else has it.
+
+`serve` answers one command after the other, each a line of JSON on stdin, while its SSH session lasts.
 
     ROOT/releases/<version>/   manifest.json, model, golden set; only ever whole, checked releases
     ROOT/current               link to the release in use; this is what the application opens
@@ -11,9 +14,13 @@ or `{"ok": false, "kind": "refused" | "busy" | "error", "error": "…"}` with ex
     ROOT/allowed_signers       optional, put there by a person: then unsigned releases are refused
 
 `switch` leaves a note with a deadline, starts a watchdog, and only then moves the link. Unless
-`confirm` takes the note away in time, the watchdog moves the link back. Where the watchdog died with
-the power, the next command of any kind does it, `settle` at boot among them: a reboot counts as "not
-confirmed". So whatever dies at whatever step, `current` is a whole release, and in the end a proven one.
+`confirm` takes the note away in time, the watchdog moves the link back, and ends whoever holds the lock for
+longer. Where the watchdog died with the power, the next command of any kind does it, `settle` by a timer
+among them: a reboot counts as "not confirmed". So whatever dies at whatever step, `current` is a whole
+release, and in the end a proven one.
+
+Every command has a time box after which the kernel ends it. A model runs in a process of its own, without the
+lock: it may hang or crash, and neither outlives its time box nor the session that asked.
 
 Needs Python 3.9 or newer on Linux, numpy, and ai-edge-litert (preferred) or tflite-runtime.
 """
@@ -28,12 +35,15 @@ import json
 import os
 import platform
 import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Generator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +53,26 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 """A JSON object: an answer, a manifest, the state."""
+PROTOCOL = 2
+"""Of `serve`; another number where an older caller would misunderstand."""
+IDLE_S = 180.0
+"""A session that asks nothing for this long is over: sshd may take hours to notice a pulled cable."""
+LINE_BYTES, FILE_BYTES = 1 << 20, 1 << 28
+"""More than this in one request is nobody's release."""
+STUCK_S = 1800.0
+"""No command has a time box as long as this: whoever has had a lock for longer hangs."""
+YOUNG_S = 3600.0
+"""Uploads and unproven releases younger than this may be those of a rollout that is under way."""
+NO_STATE: Facts = {"previous": None, "pending": None, "last_return": None, "sequence": 0}
 VERSION = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DISK_RESERVE_BYTES = 16 * 1024 * 1024
 """Left free whatever is uploaded: logs and the application go on while a release arrives."""
-SIGNATURE_NAMESPACE = "stress-vision-release"
+RELEASE, ROLLBACK = "stress-vision-release", "stress-vision-rollback"
+"""Namespaces of signatures: one made for the other purpose doesn't hold."""
+ORDER = "rollback.json"
+PROVEN = ".proven"
+"""In a release's folder once it was confirmed: what a device may go back to if its state is lost."""
 SIGNER = "stress-vision"
 RUNTIMES = (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime"))
 OTHER_KERNELS_SHARE = 0.25
@@ -60,9 +85,21 @@ limit, all as of now (bits 16 to 19 say "since boot"). Source: Raspberry Pi docu
 
 
 class Refused(Exception):
-    """The device declines, and says why. Nothing has changed."""
+    """The device declines the release, and says why. Nothing has changed."""
 
     kind = "refused"
+
+
+class Faulty(Refused):
+    """This device can't, whatever the release is."""
+
+    kind = "faulty"
+
+
+class Hung(Refused):
+    """The release doesn't come to an end."""
+
+    kind = "hung"
 
 
 class Busy(Refused):
@@ -89,6 +126,8 @@ def link_atomically(link: Path, target: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         part.unlink()
     part.symlink_to(target)
+    if link.is_dir() and not link.is_symlink():  # somebody's copy in the link's place
+        link.rename(link.with_name(f"{link.name}.found.{os.getpid()}"))
     part.replace(link)
     sync_directory(link.parent)
 
@@ -111,10 +150,10 @@ def sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(root: Path, wait_s: float) -> Generator[None, None, None]:
-    """Hold the device's one lock, so that two rollouts can't interleave."""
+def locked(root: Path, wait_s: float, name: str = "lock") -> Generator[None, None, None]:
+    """Hold one of the device's two locks: `lock` to change something, `measuring` to have its processor."""
     root.mkdir(parents=True, exist_ok=True)
-    with (root / "lock").open("w") as file:
+    with (root / name).open("a") as file:
         deadline = time.monotonic() + wait_s
         while True:
             try:
@@ -123,16 +162,32 @@ def locked(root: Path, wait_s: float) -> Generator[None, None, None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise Busy(f"another command has had this device for {wait_s:g} s") from None
+                if is_old(root / name, STUCK_S):
+                    end_holder(root / name)
                 time.sleep(0.05)
+        os.utime(file.fileno())
         yield
+
+
+def end_holder(lock: Path) -> None:
+    """End the process that has a lock: it hangs, and the way back must not wait for it."""
+    there = lock.stat()
+    place = f"{os.major(there.st_dev):02x}:{os.minor(there.st_dev):02x}:{there.st_ino}"
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()  # one that only waits has "->" in front of its kind
+        if fields[1] == "FLOCK" and fields[5] == place and int(fields[4]) not in (0, os.getpid()):
+            with contextlib.suppress(OSError):
+                os.kill(int(fields[4]), signal.SIGKILL)
 
 
 # ---------------------------------------------------------------- current, previous and the pending switch
 
 
 def current_version(root: Path) -> str | None:
-    link = root / "current"
-    return link.readlink().name if link.is_symlink() else None
+    """The release that `current` really opens; None where it opens none of ours."""
+    opened = (root / "current").resolve()
+    ours = opened.parent == root.resolve() / "releases" and opened.is_dir()
+    return opened.name if ours and VERSION.fullmatch(opened.name) else None
 
 
 def point_current(root: Path, version: str | None) -> None:
@@ -145,14 +200,48 @@ def point_current(root: Path, version: str | None) -> None:
 
 
 def read_state(root: Path) -> Facts:
+    """What is noted; where that can't be read, what `current` and the proven releases tell."""
     try:
-        return json.loads((root / "state.json").read_text())
+        state = {**NO_STATE, **json.loads((root / "state.json").read_text())}
+        refuse_senseless(state)
     except FileNotFoundError:
-        return {"previous": None, "pending": None, "last_return": None}
+        return dict(NO_STATE)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return rebuilt_state(root, f"state.json could not be read ({type(error).__name__})")
+    return state
+
+
+def refuse_senseless(state: Facts) -> None:
+    """ValueError, TypeError or KeyError where a state is none."""
+    pending = state["pending"]
+    for version in (state["previous"], *((pending["version"], pending["previous"]) if pending else ())):
+        if version is not None and not VERSION.fullmatch(version):
+            raise ValueError(version)
+    if pending and not (isinstance(pending["token"], str) and isinstance(pending["boot_id"], str)):
+        raise TypeError("pending")
+    if not float(pending["deadline"] if pending else 0) < float("inf") or int(state["sequence"]) < 0:
+        raise ValueError("deadline or sequence")
+
+
+def rebuilt_state(root: Path, why: str) -> Facts:
+    here = current_version(root)
+    sequence = 0
+    with contextlib.suppress(Refused, OSError):
+        sequence = sequence_of(read_manifest(root / "releases" / str(here))[0])
+    others = proven_releases(root, without=here)
+    return {**NO_STATE, "previous": others[0] if others else None, "sequence": sequence, "repaired": why}
+
+
+def proven_releases(root: Path, without: str | None) -> list[str]:
+    """Whole releases that were confirmed here once, the last one first."""
+    marks = {mark: mark.stat().st_mtime for mark in (root / "releases").glob(f"*/{PROVEN}")}
+    names = [mark.parent.name for mark in sorted(marks, key=lambda mark: -marks[mark])]
+    return [name for name in names if name != without and is_whole(root, name)]
 
 
 def write_state(root: Path, **changes: Any) -> None:
-    write_atomically(root / "state.json", json.dumps({**read_state(root), **changes}, indent=1))
+    known = {name: value for name, value in read_state(root).items() if name != "repaired"}
+    write_atomically(root / "state.json", json.dumps({**known, **changes}, indent=1))
 
 
 def boot_id() -> str:
@@ -170,15 +259,26 @@ def settle(root: Path) -> None:
     """Return from a switch that nobody confirmed in time. Call with the lock held."""
     pending = read_state(root)["pending"]
     if pending and expired(pending):
-        rebooted = pending["boot_id"] != boot_id()
-        why = "rebooted before it was confirmed" if rebooted else "not confirmed in time"
-        go_back(root, pending["version"], pending["previous"], why)
+        return_from(root, pending)
+
+
+def return_from(root: Path, pending: Facts) -> None:
+    rebooted = pending["boot_id"] != boot_id()
+    why = "rebooted before it was confirmed" if rebooted else "not confirmed in time"
+    go_back(root, pending["version"], pending["previous"], why)
 
 
 def go_back(root: Path, version: str, previous: str | None, why: str) -> None:
-    """The link first, the note last: killed in between, the next command does it again."""
-    point_current(root, previous)
-    write_state(root, pending=None, previous=None, last_return={"from": version, "to": previous, "why": why})
+    """The link first, the note last: killed in between, the next command does it again.
+
+    A release that has rotted is nothing to go back to: then another that was proven here, else it stays.
+    """
+    target = previous
+    if previous is not None and not is_whole(root, previous):
+        target = next(iter(proven_releases(root, without=version)), version)
+        why += f"; {previous} is no longer whole on this device"
+    point_current(root, target)
+    write_state(root, pending=None, previous=None, last_return={"from": version, "to": target, "why": why})
 
 
 def refuse_if_pending(root: Path) -> None:
@@ -188,18 +288,39 @@ def refuse_if_pending(root: Path) -> None:
         raise Busy(f"the switch to {pending['version']} waits for its confirmation for another {left:.0f} s")
 
 
-def prune(root: Path) -> None:
-    """Keep current and previous only; uploads of other releases and older programs go too."""
-    keep = {current_version(root), read_state(root)["previous"]}
+def prune(root: Path, keep: str, young_s: float = YOUNG_S) -> None:
+    """Keep current, previous and `keep`; uploads and older programs go too. Never fails: it can wait."""
+    state = read_state(root)
+    pending: Facts = state["pending"] or {}
+    kept = {keep, current_version(root), state["previous"], pending.get("previous")}
     for old in [*(root / "releases").glob("*"), *(root / "incoming").glob("*")]:
-        if old.name not in keep:
-            shutil.rmtree(old)
+        with contextlib.suppress(OSError):
+            if old.name not in kept and ((old / PROVEN).exists() or is_old(old, young_s)):
+                remove(old)
     for part in root.glob(".*.part"):
-        part.unlink()
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def prune_programs(root: Path) -> None:
     mine = Path(__file__).resolve()
+    if mine.parent != root.resolve() / "program":
+        return
     for program in mine.parent.glob("device-*.py"):
         if program != mine:
-            program.unlink()
+            with contextlib.suppress(OSError):
+                program.unlink()
+
+
+def is_old(path: Path, young_s: float) -> bool:
+    return time.time() - path.lstat().st_mtime > young_s
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 # ---------------------------------------------------------------- releases
@@ -209,34 +330,91 @@ def read_manifest(directory: Path) -> tuple[Facts, list[str]]:
     """The manifest of an upload or of a release, with the names of the files a device needs of it."""
     try:
         manifest = json.loads((directory / "manifest.json").read_text())
-    except FileNotFoundError:
-        raise Refused(f"there is no manifest in {directory}: send it first") from None
-    if not VERSION.fullmatch(manifest["version"]) or manifest["version"] != directory.name:
-        raise Refused(f"the manifest of {directory.name} is of version {manifest['version']!r}")
-    needed = [manifest["model"], manifest["golden"]["file"]]
+        version, model = manifest["version"], manifest["model"]
+        needed, files = [model, manifest["golden"]["file"]], manifest["files"]
+        digest = files[model]["sha256"] if model in files else ""
+    except (FileNotFoundError, NotADirectoryError):
+        raise Faulty(f"there is no manifest in {directory}: send it first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(f"the manifest of {directory.name} can't be read: {error!r}") from None
+    if not VERSION.fullmatch(version) or version != directory.name:
+        raise Refused(f"the manifest of {directory.name} is of version {version!r}")
     for name in needed:
-        if not FILE_NAME.fullmatch(name) or name not in manifest["files"]:
+        if not FILE_NAME.fullmatch(name) or name not in files:
             raise Refused(f"manifest of {directory.name}: {name!r} is not one of its files")
+    refuse_wrong_name(version, digest)
     return manifest, needed
 
 
-def check_signature(root: Path, directory: Path) -> None:
-    """A device that was given `allowed_signers` takes signed releases only."""
-    signers = root / "allowed_signers"
-    if not signers.exists():
+def refuse_wrong_name(version: str, digest: str) -> None:
+    """A version is a time and the first digits of its model's hash: nobody picks one that sorts last."""
+    try:
+        datetime.strptime(version[:15], "%Y%m%d-%H%M%S")
+    except ValueError:
+        raise Refused(f"{version} is not a release's version: no such time") from None
+    if not digest.startswith(version[-8:]):
+        raise Refused(f"{version} is not the version of its model, whose SHA-256 is {digest[:8]}…")
+
+
+def sequence_of(manifest: Facts) -> int:
+    """How many releases its store had before it; releases from before there was a count have 0."""
+    sequence = manifest.get("sequence", 0)
+    if not isinstance(sequence, int) or sequence < 0:
+        raise Refused(f"the manifest of {manifest['version']} has no count: {sequence!r}")
+    return sequence
+
+
+def is_whole(root: Path, version: str) -> bool:
+    directory = root / "releases" / version
+    try:
+        manifest, names = read_manifest(directory)
+        return not damaged(directory, manifest, names)
+    except (Refused, OSError, KeyError, TypeError):
+        return False
+
+
+def takes_signed_only(root: Path) -> bool:
+    """A link to a list that is gone is no permission."""
+    return (root / "allowed_signers").exists() or (root / "allowed_signers").is_symlink()
+
+
+def check_signature(root: Path, directory: Path, name: str = "manifest", purpose: str = RELEASE) -> None:
+    """A device that was given `allowed_signers` takes signed releases and signed orders only."""
+    signers, signature = root / "allowed_signers", directory / f"{name}.sig"
+    if not takes_signed_only(root):
         return
-    signature = directory / "manifest.sig"
+    if not signers.is_file():
+        raise Faulty(f"{signers} can't be read: it leads nowhere")
     if not signature.exists():
-        raise Refused(f"release {directory.name} has no signature, and this device takes signed ones only")
+        raise Refused(f"{name} of {directory.name} has no signature, and this device takes signed ones only")
     command = ["ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", SIGNER]
-    command += ["-n", SIGNATURE_NAMESPACE, "-s", str(signature)]
-    with (directory / "manifest.json").open("rb") as manifest:
-        done = subprocess.run(
-            command, stdin=manifest, capture_output=True, text=True, timeout=30, check=False
-        )
+    command += ["-n", purpose, "-s", str(signature)]
+    with (directory / f"{name}.json").open("rb") as content:
+        done = subprocess.run(command, stdin=content, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode:
         said = (done.stdout + done.stderr).strip()
-        raise Refused(f"the signature of {directory.name} doesn't hold: {said}")
+        raise Refused(f"the signature of {directory.name} ({name}) doesn't hold: {said}")
+
+
+def refuse_older(root: Path, directory: Path, manifest: Facts) -> None:
+    """A release from before the newest that was proven here needs an order that names it.
+
+    The order says up to which count it may replace newer ones, so it is void once the fleet moved on.
+    """
+    version, proven = manifest["version"], int(read_state(root)["sequence"])
+    if sequence_of(manifest) >= proven or current_version(root) == version:
+        return
+    try:
+        order = json.loads((directory / ORDER).read_text())
+        holds = order["release"] == version and int(order["up_to"]) >= proven
+    except (OSError, ValueError, KeyError, TypeError):
+        holds = False
+    if not holds:
+        raise Refused(
+            f"{version} is number {sequence_of(manifest)}, and this device has proven number {proven}: "
+            f"going back needs an order (`stress-vision promote --release {version}`)"
+        )
+    check_signature(root, directory, "rollback", ROLLBACK)
 
 
 def damaged(directory: Path, manifest: Facts, names: Sequence[str]) -> list[str]:
@@ -250,20 +428,60 @@ def damaged(directory: Path, manifest: Facts, names: Sequence[str]) -> list[str]
     ]
 
 
+def take_manifest(root: Path, args: Namespace) -> Facts:
+    """Write down what a caller offers, and say what of it is missing here."""
+    incoming = root / "incoming" / args.version
+    if incoming.exists() and not incoming.is_dir():
+        remove(incoming)
+    incoming.mkdir(parents=True, exist_ok=True)
+    texts = {"manifest.json": args.manifest, "manifest.sig": args.signature,
+             ORDER: args.order, "rollback.sig": args.order_signature}  # fmt: skip
+    for name, text in texts.items():
+        if text is not None:
+            write_atomically(incoming / name, text)
+        elif (incoming / name).exists():
+            remove(incoming / name)
+    return need(root, args)
+
+
 def need(root: Path, args: Namespace) -> Facts:
     """Which files of the uploaded manifest still have to be sent; refuses where the disk has no room."""
     incoming = root / "incoming" / args.version
     manifest, names = read_manifest(incoming)
     check_signature(root, incoming)
+    refuse_older(root, incoming, manifest)
     present = set(names) - set(damaged(root / "releases" / args.version, manifest, names))
     missing = [name for name in damaged(incoming, manifest, names) if name not in present]
     wanted = sum(manifest["files"][name]["bytes"] for name in missing) + DISK_RESERVE_BYTES
+    if missing and shutil.disk_usage(root).free < wanted:
+        prune(root, keep=args.version, young_s=0)
     free = shutil.disk_usage(root).free
     if missing and free < wanted:
-        raise Refused(
+        raise Faulty(
             f"no room for {args.version}: {free / 1e6:.0f} MB free under {root}, {wanted / 1e6:.0f} MB needed"
         )
     return {"missing": missing}
+
+
+def put(root: Path, args: Namespace, content: bytes) -> Facts:
+    """Write one file of an offered release; it gets its name only when whole."""
+    incoming = root / "incoming" / args.version
+    manifest, names = read_manifest(incoming)
+    if args.name not in names:
+        raise Refused(f"{args.name!r} is not a file that a device needs of {args.version}")
+    part = incoming / f".{args.name}.{os.getpid()}.part"
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(incoming / args.name)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+    if damaged(incoming, manifest, [args.name]):
+        raise Faulty(f"{args.name} of {args.version} arrived as something else")
+    return {"name": args.name}
 
 
 def stage(root: Path, args: Namespace) -> Facts:
@@ -271,10 +489,13 @@ def stage(root: Path, args: Namespace) -> Facts:
     incoming, release = root / "incoming" / args.version, root / "releases" / args.version
     manifest, names = read_manifest(incoming)
     check_signature(root, incoming)
+    refuse_older(root, incoming, manifest)
+    if release.exists() and not release.is_dir():
+        remove(release)
     rotten = damaged(release, manifest, names) if release.exists() else names
     broken = damaged(incoming, manifest, rotten)
     if broken:
-        raise Refused(f"upload of {args.version} is not what its manifest says: {', '.join(broken)}")
+        raise Faulty(f"upload of {args.version} is not what its manifest says: {', '.join(broken)}")
     release.parent.mkdir(exist_ok=True)
     if release.exists():
         for path in incoming.iterdir():
@@ -284,6 +505,7 @@ def stage(root: Path, args: Namespace) -> Facts:
         incoming.rename(release)
     sync_directory(release)
     sync_directory(release.parent)
+    prune(root, keep=args.version)
     return {"version": args.version, "mended": rotten if rotten != names else []}
 
 
@@ -291,10 +513,10 @@ def release_to_run(root: Path, args: Namespace) -> tuple[Path, Facts]:
     """The directory to open: the named release, or whatever `current` leads to, as the application does."""
     directory = root / "current" if args.current else root / "releases" / args.version
     if not directory.is_dir():
-        raise Refused(f"there is no release {'current' if args.current else args.version} on this device")
+        raise Faulty(f"there is no release {'current' if args.current else args.version} on this device")
     manifest, _ = read_manifest(directory.resolve())
     if args.current and manifest["version"] != args.version:
-        raise Refused(f"current leads to {manifest['version']}, not to {args.version}")
+        raise Faulty(f"current leads to {manifest['version']}, not to {args.version}")
     return directory, manifest
 
 
@@ -303,54 +525,85 @@ def switch(root: Path, args: Namespace) -> Facts:
     refuse_if_pending(root)
     release = root / "releases" / args.version
     if not release.is_dir():
-        raise Refused(f"release {args.version} has not been staged on this device")
+        raise Faulty(f"release {args.version} has not been staged on this device")
     manifest, names = read_manifest(release)
+    refuse_older(root, release, manifest)
     if damaged(release, manifest, names):
-        raise Refused(f"release {args.version} has rotted on this device: stage it again")
+        raise Faulty(f"release {args.version} has rotted on this device: stage it again")
+    here = current_version(root)
     pending = {
         "version": args.version,
-        "previous": current_version(root),
+        "previous": read_state(root)["previous"] if here == args.version else here,
         "token": os.urandom(16).hex(),
         "boot_id": boot_id(),
         "deadline": time.monotonic() + args.confirm_within_s,
     }
-    link_atomically(root / "device.py", os.path.relpath(Path(__file__).resolve(), root.resolve()))
+    link_program(root)
     write_state(root, pending=pending)
     start_watchdog(root)
     point_current(root, args.version)
     return {"version": args.version, "previous": pending["previous"], "token": pending["token"]}
 
 
+def link_program(root: Path) -> None:
+    """What a timer starts is the program that was sent last."""
+    mine, link = Path(__file__).resolve(), root / "device.py"
+    if mine.parent == root.resolve() / "program" and link.resolve() != mine:
+        link_atomically(link, os.path.relpath(mine, root.resolve()))
+
+
 def start_watchdog(root: Path) -> None:
     """In a session of its own: it outlives the SSH connection that asked for the switch."""
     subprocess.Popen(
-        [sys.executable, str(Path(__file__).resolve()), "--root", str(root.resolve()), "watch"],
+        [sys.executable, str(Path(__file__).resolve()), "--root", str(root.resolve()),
+         "--lock-wait-s", "2", "watch"],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True, cwd="/",
     )  # fmt: skip
 
 
 def watch(root: Path, lock_wait_s: float) -> Facts:
-    """Wait until the pending switch is confirmed or its time is up, then settle."""
+    """Wait until the switch is confirmed or its time is up, then settle; a sick disk is waited out."""
+    noted: Facts | None = None
     while True:
-        pending = read_state(root)["pending"]
-        if pending is None:
-            return {}
-        if expired(pending):
-            with contextlib.suppress(Busy), locked(root, lock_wait_s):
-                settle(root)
-        time.sleep(min(1.0, max(0.05, pending["deadline"] - time.monotonic())))
+        wait_s = 1.0
+        with contextlib.suppress(OSError):
+            state = read_state(root)
+            noted = noted if "repaired" in state else state["pending"]
+            if noted is None:
+                return {}
+            if expired(noted):
+                settle_whoever_has_it(root, noted, lock_wait_s)
+            wait_s = min(wait_s, max(0.05, noted["deadline"] - time.monotonic()))
+        time.sleep(wait_s)
+
+
+def settle_whoever_has_it(root: Path, noted: Facts, lock_wait_s: float) -> None:
+    """Go back; a command that keeps the lock beyond the deadline is ended."""
+    try:
+        with locked(root, lock_wait_s):
+            if "repaired" in read_state(root):
+                return_from(root, noted)
+            settle(root)
+    except Busy:
+        end_holder(root / "lock")
 
 
 def confirm(root: Path, args: Namespace) -> Facts:
     """Take the note away: the release stays. Late or foreign confirmations are refused."""
-    pending = read_state(root)["pending"]
+    state = read_state(root)
+    pending = state["pending"]
     if not pending or pending["token"] != args.token or current_version(root) != pending["version"]:
-        last = read_state(root)["last_return"]
+        last = state["last_return"]
         why = last["why"] if last else "never switched"
         raise Refused(f"nothing to confirm: current is {current_version(root)} ({why})")
-    write_state(root, pending=None, previous=pending["previous"], last_return=None)
-    prune(root)
+    release = root / "releases" / pending["version"]
+    sequence = max(int(state["sequence"]), sequence_of(read_manifest(release)[0]))
+    write_state(root, pending=None, previous=pending["previous"], last_return=None, sequence=sequence)
+    with contextlib.suppress(OSError):
+        (release / PROVEN).touch()
+    prune(root, keep=pending["version"])
+    prune_programs(root)
     return {"version": pending["version"], "previous": pending["previous"]}
 
 
@@ -364,6 +617,9 @@ def revert(root: Path, args: Namespace) -> Facts:
         raise Refused(f"there is no release before {args.version} to return to")
     elif here == args.version:
         go_back(root, args.version, state["previous"], args.why)
+    left = current_version(root) != args.version
+    if not left:
+        raise Faulty(f"still on {args.version}: {read_state(root)['last_return']['why']}")
     return {"current": current_version(root)}
 
 
@@ -403,9 +659,18 @@ def throttled() -> int | None:
     return int(found.group(1), 16) & THROTTLED_NOW if found else None
 
 
+def clock_mhz() -> int | None:
+    kilohertz = first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    return int(kilohertz) // 1000 if kilohertz and kilohertz.isdigit() else None
+
+
 def health() -> Facts:
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
-    return {"temperature_c": temperature_c(), "throttled": throttled(), "load_per_core": round(load, 2)}
+    return {
+        "temperature_c": temperature_c(), "throttled": throttled(), "load_per_core": round(load, 2),
+        "clock_mhz": clock_mhz(),
+        "governor": first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+    }  # fmt: skip
 
 
 def installed_runtime() -> tuple[str, str] | tuple[None, None]:
@@ -433,23 +698,38 @@ def machine() -> Facts:
 
 
 def inspect(root: Path, args: Namespace) -> Facts:
-    state = read_state(root)
+    """What holds now. Takes the lock, from whoever hangs, only to return from a switch whose time is up."""
+    pending = read_state(root)["pending"]
+    if pending and expired(pending):
+        with contextlib.suppress(OSError):
+            settle_whoever_has_it(root, pending, min(2.0, args.lock_wait_s))
+    state, here = read_state(root), current_version(root)
     return {
-        "current": current_version(root),
+        "current": here,
+        "current_manifest": manifest_digest(root, here),
         "previous": state["previous"],
-        "pending": state["pending"],
+        "pending": state["pending"] and {name: state["pending"][name] for name in ("version", "previous")},
         "last_return": state["last_return"],
-        "disk_free_bytes": shutil.disk_usage(root).free,
-        "signed_only": (root / "allowed_signers").exists(),
+        "repaired": state.get("repaired"),
+        "sequence": state["sequence"],
+        "disk_free_bytes": shutil.disk_usage(root if root.exists() else "/").free,
+        "signed_only": takes_signed_only(root),
         "health": health(),
         "machine": machine(),
     }
 
 
+def manifest_digest(root: Path, version: str | None) -> str | None:
+    with contextlib.suppress(OSError):
+        return sha256(root / "releases" / version / "manifest.json") if version else None
+    return None
+
+
 def load_model(directory: Path, manifest: Facts, args: Namespace) -> tuple[Any, str]:
     """A release's model in the runtime, as `open_model` gives it."""
     minimum = manifest.get("min_runtime_version") or ""
-    return open_model(directory / manifest["model"], minimum, args.threads, args.delegate)
+    with the_models_fault(manifest["version"]):
+        return open_model(directory / manifest["model"], minimum, args.threads, args.delegate)
 
 
 def open_model(path: Path, minimum: str, threads: int, delegate: str) -> tuple[Any, str]:
@@ -468,7 +748,16 @@ def open_model(path: Path, minimum: str, threads: int, delegate: str) -> tuple[A
         interpreter = runtime.Interpreter(model_path=str(path), num_threads=threads, **chosen)
         interpreter.allocate_tensors()
         return interpreter, f"{package} {version}" + (f" with {Path(delegate).name}" if delegate else "")
-    raise Refused(f"{sys.executable} has no runtime: pip install ai-edge-litert (or tflite-runtime) into it")
+    raise Faulty(f"{sys.executable} has no runtime: pip install ai-edge-litert (or tflite-runtime) into it")
+
+
+@contextlib.contextmanager
+def the_models_fault(name: str) -> Generator[None, None, None]:
+    """What the runtime throws is about the model that it was given."""
+    try:
+        yield
+    except (ValueError, RuntimeError, IndexError, TypeError) as error:
+        raise Refused(f"the runtime can't run {name}: {error}") from error
 
 
 def load_library(runtime: Any, delegate: str) -> Any:
@@ -477,7 +766,7 @@ def load_library(runtime: Any, delegate: str) -> Any:
         return runtime.load_delegate(delegate)
     except (OSError, ValueError) as error:
         why = str(error) or "it found no accelerator"
-        raise Refused(
+        raise Faulty(
             f"delegate {delegate} can't be loaded: {why}; is its library installed, and the accelerator "
             "plugged in? `delegate` in the inventory names it"
         ) from error
@@ -486,7 +775,7 @@ def load_library(runtime: Any, delegate: str) -> Any:
 def refuse_if_too_old(package: str, version: str, minimum: str) -> None:
     """The model's own minimum counts TensorFlow versions; only tflite-runtime is numbered like that."""
     if package == "tflite-runtime" and numbers(version) < numbers(minimum):
-        raise Refused(
+        raise Faulty(
             f"the model needs TensorFlow Lite {minimum} or newer, this device has {package} {version}"
         )
 
@@ -510,29 +799,42 @@ def run_frame(interpreter: Any, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
-def check(root: Path, args: Namespace) -> Facts:
-    """Run the golden set: bit for bit where runtime and delegate are those that made it, else `kin` to it."""
+def open_release(root: Path, args: Namespace) -> tuple[Path, Facts]:
+    """The directory and the manifest of what is to be run, its files checked by hash."""
     directory, manifest = release_to_run(root, args)
     _, names = read_manifest(directory.resolve())
     rotten = damaged(directory, manifest, names)
     if rotten:
-        raise Refused(f"files of {manifest['version']} differ from its manifest: {', '.join(rotten)}")
+        raise Faulty(f"files of {manifest['version']} differ from its manifest: {', '.join(rotten)}")
+    return directory, manifest
+
+
+def check(root: Path, args: Namespace) -> Facts:
+    """Run the golden set: bit for bit where runtime and delegate are those that made it, else `kin` to it."""
+    directory, manifest = open_release(root, args)
     interpreter, runtime = load_model(directory, manifest, args)
     inputs, expected = golden_inputs(directory, manifest)
+    with the_models_fault(manifest["version"]):
+        outputs = [run_frame(interpreter, inputs[number : number + 1])[0] for number in range(len(inputs))]
+        return compare_golden(outputs, expected, runtime, delegate(interpreter), manifest)
+
+
+def compare_golden(
+    outputs: Sequence[NDArray[Any]], expected: NDArray[Any], runtime: str, by: str | None, manifest: Facts
+) -> Facts:
     import numpy as np
 
-    rows = [run_frame(interpreter, inputs[number : number + 1])[0] for number in range(len(inputs))]
-    outputs, made = np.stack(rows).astype(int), manifest["golden"]
-    off = abs(outputs - expected).max(1)
-    exact = runtime == made["runtime"] and made.get("delegate") in (None, delegate(interpreter))
+    got, made = np.stack(outputs).astype(int), manifest["golden"]
+    off = abs(got - expected).max(1)
+    exact = runtime == made["runtime"] and made.get("delegate") in (None, by)
     allowed = 0 if exact else made["tolerance_lsb"]
-    if off.any() if exact else not kin(outputs, expected.astype(int), allowed):
+    if off.any() if exact else not kin(got, expected.astype(int), allowed):
         raise Refused(
             f"golden set of {manifest['version']}: outputs differ by up to {off.max()} steps of 1/256, in "
             f"{(off > allowed).sum()} of {len(off)} images by more than {allowed}, under {runtime} (made by "
             f"{made['runtime']})"
         )
-    return {"images": len(inputs), "worst_lsb": int(off.max()), "allowed_lsb": allowed, "runtime": runtime}
+    return {"images": len(off), "worst_lsb": int(off.max()), "allowed_lsb": allowed, "runtime": runtime}
 
 
 def kin(outputs: NDArray[Any], expected: NDArray[Any], allowed: int) -> bool:
@@ -548,26 +850,35 @@ def kin(outputs: NDArray[Any], expected: NDArray[Any], allowed: int) -> bool:
 
 
 def benchmark(root: Path, args: Namespace) -> Facts:
-    """Latency of one frame in milliseconds over `runs` frames, after `warmup` unmeasured ones."""
-    directory, manifest = release_to_run(root, args)
-    interpreter, runtime = load_model(directory, manifest, args)
+    """Latency of one frame in milliseconds over `runs` frames and `min_s` seconds, after a warm-up.
+
+    Load time and first inference are those of this fresh process, peak memory is all of it.
+    """
+    directory, manifest = open_release(root, args)
     inputs, _ = golden_inputs(directory, manifest)
     frames = [inputs[number : number + 1] for number in range(len(inputs))]
-    return {**timed(interpreter, frames, args), "runtime": runtime}
+    with the_models_fault(manifest["version"]):
+        return measured(lambda: load_model(directory, manifest, args), lambda interpreter: frames, args)
 
 
 def time_file(root: Path, args: Namespace) -> Facts:
     """Latency of an uploaded .tflite that is no release, on noise; the upload goes, nothing else changes."""
-    if not FILE_NAME.fullmatch(args.upload) or VERSION.fullmatch(args.upload):
-        raise Refused(f"{args.upload!r} is no name for an upload to time")
-    folder = root / "incoming" / args.upload
+    folder = upload_to_time(root, args.upload)
     try:
         (path,) = folder.iterdir()
-        interpreter, runtime = open_model(path, "", args.threads, args.delegate)
-        frames = noise(interpreter.get_input_details()[0], 8)
-        return {**timed(interpreter, frames, args), "runtime": runtime}
+        return measured(
+            lambda: open_model(path, "", args.threads, args.delegate),
+            lambda interpreter: noise(interpreter.get_input_details()[0], 8),
+            args,
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def upload_to_time(root: Path, name: str) -> Path:
+    if not FILE_NAME.fullmatch(name) or VERSION.fullmatch(name):
+        raise Refused(f"{name!r} is no name for an upload to time")
+    return root / "incoming" / name
 
 
 def noise(tensor: Facts, count: int) -> list[Any]:
@@ -578,24 +889,75 @@ def noise(tensor: Facts, count: int) -> list[Any]:
     return [*(drawn.view(np.int8) if tensor["dtype"] == np.int8 else drawn.astype(tensor["dtype"]))]
 
 
-def timed(interpreter: Any, frames: Sequence[Any], args: Namespace) -> Facts:
-    """Figures of `args.runs` frames, after `args.warmup` unmeasured ones."""
-    before = health()
-    for number in range(args.warmup):
-        run_frame(interpreter, frames[number % len(frames)])
-    times: list[float] = []
-    cpu, wall = time.process_time(), time.perf_counter()
-    for number in range(args.runs):
-        started = time.perf_counter_ns()
-        run_frame(interpreter, frames[number % len(frames)])
-        times.append((time.perf_counter_ns() - started) / 1e6)
-    cpu_share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+def measured(
+    load: Callable[[], tuple[Any, str]], frames_for: Callable[[Any], Sequence[Any]], args: Namespace
+) -> Facts:
+    """The figures of a model, from its loading on."""
+    before, started = health(), time.perf_counter()
+    interpreter, runtime = load()
+    load_s = time.perf_counter() - started
+    frames = frames_for(interpreter)
+    first_ms = timed(interpreter, frames[0])
+    warmup = warm_up(interpreter, frames, args)
+    times, cpu_share = timed_frames(interpreter, frames, args)
     return {
-        **summary(times),
-        "runs": args.runs, "warmup": args.warmup, "threads": args.threads,
-        "delegate": delegate(interpreter), "cpu_share": round(min(cpu_share, 1.0), 3),
+        **summary(times), "runs": len(times), "warmup": warmup, "threads": args.threads,
+        "load_ms": 1000 * load_s, "first_ms": first_ms, "seconds": sum(times) / 1000,
+        "runtime": runtime, "delegate": delegate(interpreter), "cpu_share": cpu_share,
+        "peak_memory_bytes": peak_memory_bytes(),
         "health_before": before, "health_after": health(), "machine": machine(),
     }  # fmt: skip
+
+
+def timed(interpreter: Any, frame: NDArray[np.uint8]) -> float:
+    started = time.perf_counter_ns()
+    run_frame(interpreter, frame)
+    return (time.perf_counter_ns() - started) / 1e6
+
+
+def warm_up(interpreter: Any, frames: Sequence[NDArray[np.uint8]], args: Namespace) -> int:
+    """Run unmeasured frames until their time is up and they are steady, for half a second more at most.
+
+    Caches fill and the governor raises the clock; ten frames a tenth off the ten before are not steady.
+    """
+    times: list[float] = []
+    started = time.perf_counter()
+    while len(times) < args.warmup or time.perf_counter() - started < args.warmup_s:
+        times.append(timed(interpreter, frames[len(times) % len(frames)]))
+    patience_s = args.warmup_s + 0.5 if args.warmup_s else 0.0
+    while time.perf_counter() - started < patience_s and not steady(times):
+        times.append(timed(interpreter, frames[len(times) % len(frames)]))
+    return len(times)
+
+
+def steady(times: Sequence[float]) -> bool:
+    last, before = sum(times[-10:]), sum(times[-20:-10])
+    return abs(last - before) <= 0.1 * before
+
+
+def timed_frames(
+    interpreter: Any, frames: Sequence[NDArray[np.uint8]], args: Namespace
+) -> tuple[list[float], float]:
+    """(milliseconds of each frame, our share of a core meanwhile: this thread's, whatever others help)."""
+    times: list[float] = []
+    cpu, wall = time.thread_time(), time.perf_counter()
+    while len(times) < args.runs or time.perf_counter() - wall < args.min_s:
+        times.append(timed(interpreter, frames[len(times) % len(frames)]))
+    cpu_share = (time.thread_time() - cpu) / (time.perf_counter() - wall)
+    return times, round(min(cpu_share, 1.0), 3)
+
+
+def peak_memory_bytes() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def prove(root: Path, args: Namespace) -> Facts:
+    """Golden outputs, then latency; nobody else measures here meanwhile."""
+    with locked(root, args.lock_wait_s, "measuring"):
+        checked = check(root, args)
+        return {**benchmark(root, args), **checked}
 
 
 def summary(times: Sequence[float]) -> dict[str, float]:
@@ -616,68 +978,261 @@ def delegate(interpreter: Any) -> str | None:
     return None
 
 
+# ---------------------------------------------------------------- a session: one command after the other
+
+
+class Gone(Exception):
+    """Whoever asked is no longer there."""
+
+
+class Caller:
+    """Whoever speaks to `serve`: lines in, bytes in, lines out."""
+
+    def __init__(self) -> None:
+        self._arrived = bytearray()
+
+    def hears(self, wait_s: float, *others: int) -> list[int]:
+        """Wait for anything from the caller or from `others`; Gone where the caller has left."""
+        ready, _, _ = select.select([0, *others], [], [], max(0.0, wait_s))
+        if 0 in ready:
+            got = os.read(0, 1 << 16)
+            if not got:
+                raise Gone
+            self._arrived += got
+        return ready
+
+    def line(self, wait_s: float) -> bytes:
+        while b"\n" not in self._arrived:
+            if not self.hears(wait_s) or len(self._arrived) > LINE_BYTES:
+                raise Gone
+        line, _, rest = bytes(self._arrived).partition(b"\n")
+        self._arrived = bytearray(rest)
+        return line
+
+    def take(self, size: int, wait_s: float) -> bytes:
+        while len(self._arrived) < size:
+            if not self.hears(wait_s):
+                raise Gone
+        taken, self._arrived = bytes(self._arrived[:size]), self._arrived[size:]
+        return taken
+
+    def say(self, result: Facts) -> None:
+        print(json.dumps(result), flush=True)
+
+
+def serve(root: Path, args: Namespace) -> None:
+    """Introduce ourselves, then answer until the caller has left or is silent."""
+    caller = Caller()
+    with contextlib.suppress(OSError):
+        link_program(root)
+    mine = {"protocol": PROTOCOL, "program": sha256(Path(__file__)), "agent": args.agent}
+    caller.say({**mine, **explained("inspect", lambda: inspect(root, args))})
+    signal.alarm(0)
+    with contextlib.suppress(Gone, BrokenPipeError):
+        while True:
+            request = caller.line(min(IDLE_S, args.within_s))
+            caller.say(explained("request", lambda line=request: serve_one(root, args, line, caller)))
+
+
+def serve_one(root: Path, args: Namespace, line: bytes, caller: Caller) -> Facts:
+    """Answer one request; its time box ends the whole session."""
+    request = json.loads(line)
+    command, within_s = request.pop("command"), float(request.pop("within_s"))
+    if command not in REQUESTS:
+        raise Refused(f"{command!r} is no command; there are {', '.join(REQUESTS)}")
+    wait_s = min(args.lock_wait_s, within_s / 2)  # to wait for somebody else is not to hang
+    own = {"command": command, "within_s": within_s, "lock_wait_s": wait_s}
+    asked = Namespace(**{**vars(args), **DEFAULTS, **request, **own})
+    signal.alarm(int(within_s) + 1)
+    try:
+        refuse_foreign(getattr(asked, "version", None))
+        if command == "put":
+            content = caller.take(min(asked.bytes, FILE_BYTES), within_s)
+            return run_command(root, asked, lambda root, args: put(root, args, content))
+        if command in ("prove", "time"):
+            signal.alarm(int(within_s) + 15)  # the child's own time box comes first
+            if command == "time":
+                put_to_time(root, asked, caller.take(min(asked.bytes, FILE_BYTES), within_s))
+            return run_apart(root, asked, caller)
+        return run_command(root, asked, REQUESTS[command])
+    finally:
+        signal.alarm(0)
+
+
+def put_to_time(root: Path, args: Namespace, content: bytes) -> None:
+    folder = upload_to_time(root, args.upload)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.tflite").write_bytes(content)
+
+
+def run_apart(root: Path, args: Namespace, caller: Caller) -> Facts:
+    """Run a model in a process of its own; it ends with its time box, or when the caller leaves."""
+    words = [sys.executable, str(Path(__file__).resolve()), "--root", str(root)]
+    words += ["--within-s", f"{args.within_s:g}", "--lock-wait-s", f"{args.lock_wait_s:g}", args.command]
+    name = args.upload if args.command == "time" else args.version
+    words += ["--upload" if args.command == "time" else "--version", name]
+    for option in ("threads", "runs", "min_s", "warmup", "warmup_s"):
+        words += ["--" + option.replace("_", "-"), f"{getattr(args, option):g}"]
+    words += ["--delegate", args.delegate] if args.delegate else []
+    words += ["--current"] if args.current else []
+    child = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True, cwd="/",
+    )  # fmt: skip
+    try:
+        said = last_words(child, name, args.within_s, caller)
+        status = child.wait(5)
+    finally:
+        end_group(child)
+    return understood(name, status, said)
+
+
+def last_words(child: subprocess.Popen[bytes], name: str, within_s: float, caller: Caller) -> bytes:
+    """The end of what a child said, once it has closed its output."""
+    assert child.stdout
+    output, said, deadline = child.stdout.fileno(), b"", time.monotonic() + within_s + 2
+    while time.monotonic() < deadline:
+        if output in caller.hears(deadline - time.monotonic(), output):
+            got = os.read(output, 1 << 16)
+            if not got:
+                return said
+            said = (said + got)[-LINE_BYTES:]
+    raise Hung(f"{name} hangs: no end within {within_s:g} s")
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    if child.stdout:
+        child.stdout.close()
+
+
+def understood(version: str, status: int, said: bytes) -> Facts:
+    """A child's answer; one that was ended by a signal had none."""
+    if status == -signal.SIGALRM:
+        raise Hung(f"{version} hangs: ended by its time box")
+    last = said.decode(errors="replace").strip().rsplit("\n", 1)[-1]
+    if status < 0:
+        raise Refused(f"{version} crashes: ended by {signal.Signals(-status).name}; {last[-200:]}")
+    try:
+        return json.loads(last)
+    except ValueError:
+        raise Faulty(f"no answer from the proof of {version}: status {status}, {last[-200:]}") from None
+
+
 # ---------------------------------------------------------------- the command line
 
 COMMANDS: dict[str, Callable[[Path, Namespace], Facts]] = {
     "inspect": inspect, "settle": inspect, "need": need, "stage": stage, "check": check,
-    "benchmark": benchmark, "time": time_file, "switch": switch, "confirm": confirm, "revert": revert,
+    "benchmark": benchmark, "prove": prove, "time": time_file, "switch": switch, "confirm": confirm,
+    "revert": revert,
 }  # fmt: skip
-"""Every command settles an expired switch first, so `settle` (for boot) is `inspect` by another name."""
+"""Every command settles an expired switch first, so `settle` (for a timer) is `inspect` by another name."""
+REQUESTS = {"offer": take_manifest, "put": None, **COMMANDS}
+"""What `serve` answers: files arrive through it, too."""
+CHANGING = ("offer", "put", "need", "stage", "switch", "confirm", "revert")
+"""Commands that hold the lock; whatever runs a model doesn't."""
+RUN_A_MODEL = ("check", "benchmark", "prove", "time")
+DEFAULTS: Facts = {
+    "delegate": "","threads": 1, "runs": 100, "min_s": 0.0, "warmup": 10, "warmup_s": 0.0, "current": False,
+                   "confirm_within_s": 120.0, "why": "asked to", "signature": None, "order": None,
+                   "order_signature": None}  # fmt: skip
 
 
 def parse(arguments: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--lock-wait-s", type=float, default=30.0)
+    parser.add_argument("--within-s", type=float, default=600.0, help="the kernel ends a command after this")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in [*COMMANDS, "watch"]:
+    for name in [*COMMANDS, "watch", "serve"]:
         command = commands.add_parser(name)
-        if name in ("need", "stage", "check", "benchmark", "switch", "revert"):
+        if name in ("need", "stage", "check", "benchmark", "prove", "switch", "revert"):
             command.add_argument("--version", required=True)
-        if name in ("check", "benchmark"):
+        if name in ("check", "benchmark", "prove"):
             command.add_argument("--current", action="store_true", help="through the link `current`")
-        if name in ("check", "benchmark", "time"):
-            command.add_argument("--threads", type=int, default=1)
+        if name in RUN_A_MODEL:
+            command.add_argument("--threads", type=int, default=DEFAULTS["threads"])
             command.add_argument("--delegate", default="", help="library of a delegate, as of a Coral")
-        if name in ("benchmark", "time"):
-            command.add_argument("--runs", type=int, default=100)
-            command.add_argument("--warmup", type=int, default=10)
+        if name in ("benchmark", "prove", "time"):
+            for option, kind in (("runs", int), ("warmup", int), ("min_s", float), ("warmup_s", float)):
+                name = "--" + option.replace("_", "-")
+                command.add_argument(name, type=kind, default=DEFAULTS[option])
     commands.choices["time"].add_argument("--upload", required=True, help="folder below incoming")
-    commands.choices["switch"].add_argument("--confirm-within-s", type=float, default=120.0)
+    commands.choices["switch"].add_argument(
+        "--confirm-within-s", type=float, default=DEFAULTS["confirm_within_s"]
+    )
     commands.choices["confirm"].add_argument("--token", required=True)
-    commands.choices["revert"].add_argument("--why", default="asked to")
+    commands.choices["serve"].add_argument(
+        "--agent", action="store_true", help="nobody replaces this program"
+    )
+    commands.choices["revert"].add_argument("--why", default=DEFAULTS["why"])
     return parser.parse_args(arguments)
+
+
+def run_command(root: Path, args: Namespace, command: Callable[[Path, Namespace], Facts] | None) -> Facts:
+    """One command, under the lock where it changes something."""
+    assert command
+    if args.command not in CHANGING:
+        return command(root, args)
+    with locked(root, args.lock_wait_s):
+        settle(root)
+        if args.command in ("offer", "put", "need", "stage"):
+            refuse_if_pending(root)
+        return command(root, args)
 
 
 def answer(args: Namespace) -> Facts:
     root = args.root.resolve()
     if args.command == "watch":
         return watch(root, args.lock_wait_s)
-    with locked(root, args.lock_wait_s):
-        settle(root)
-        if args.command in ("need", "stage"):
-            refuse_if_pending(root)
-        return COMMANDS[args.command](root, args)
+    refuse_foreign(getattr(args, "version", None))
+    return run_command(root, args, COMMANDS[args.command])
+
+
+def refuse_foreign(version: str | None) -> None:
+    """A version becomes a folder's name."""
+    if version is not None and not VERSION.fullmatch(version):
+        raise Refused(f"{version!r} is not a release's version")
+
+
+def explained(command: str, run: Callable[[], Facts]) -> Facts:
+    """What `run` returns, or why it doesn't. Only a Refused is about the release."""
+    try:
+        return {"ok": True, **run()}
+    except Refused as refusal:
+        return {"ok": False, "kind": refusal.kind, "error": str(refusal)}
+    except Gone:
+        raise
+    except OSError as error:
+        said = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        return {"ok": False, "kind": "faulty", "error": f"{command}: {said}"}
+    except Exception as error:
+        return {"ok": False, "kind": "error", "error": f"{command}: {type(error).__name__}: {error}"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    if not VERSION.fullmatch(getattr(args, "version", "00000000-000000-00000000")):
-        result = {"ok": False, "kind": "refused", "error": f"{args.version!r} is not a release's version"}
-    else:
-        try:
-            result = {"ok": True, **answer(args)}
-        except Refused as refusal:
-            result = {"ok": False, "kind": refusal.kind, "error": str(refusal)}
-        except Exception as error:
-            result = {
-                "ok": False,
-                "kind": "error",
-                "error": f"{args.command}: {type(error).__name__}: {error}",
-            }
+    if args.command == "serve":
+        serve(args.root.resolve(), args)
+        return 0
+    result = explained(args.command, lambda: answer(args))
     print(json.dumps(result))
     return 0 if result["ok"] else 1
 
 
+def end_in_time(arguments: Sequence[str]) -> None:
+    """Have the kernel end this process, whatever it hangs in: after its time box, and with its parent."""
+    args = parse(arguments)
+    if args.command != "watch":  # `serve` has a time box for each request, and this one until its greeting
+        signal.alarm(int(args.within_s) + 1)
+    if args.command in ("prove", "time"):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 if __name__ == "__main__":
+    end_in_time(sys.argv[1:])
     sys.exit(main())

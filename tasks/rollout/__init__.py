@@ -3,26 +3,31 @@
 In: a release and an inventory. Out: `FleetOutcome`, the truth about each device.
 
     config    RolloutConfig: which devices, in which waves, within which limits
-    outcome   the four outcomes of a device, the four words for a fleet
+    outcome   the five outcomes of a device, the four words for a fleet
     visit     one device: prove, switch, prove again, confirm or go back
     waves     the fleet: canaries, growing shares, all; when to stop and undo
+    ledger    what is seen of each device, written down as it happens
+    per_device  each visit and each benchmark as a task
 """
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
+from prefect.runtime import flow_run
 
 from deployments.fleet import Fleet, load_fleet
 from deployments.ssh import private_key
-from storage.errors import FleetError, StoreError
+from storage.errors import FleetError
 from storage.opening import open_store
 from storage.registry import Registry
-from tasks.register import Release
+from tasks.register import Release, order_rollback
 from tasks.rollout.config import RolloutConfig
+from tasks.rollout.ledger import Ledger, record
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome, FleetWord
-from tasks.rollout.waves import roll_out
+from tasks.rollout.per_device import bring_with, serve_with, take_back_with
+from tasks.rollout.visit import read_payload
+from tasks.rollout.waves import in_waves, roll_out
 
 __all__ = [
     "DeviceOutcome",
@@ -53,53 +58,47 @@ def check_fleet(config: RolloutConfig) -> Fleet | None:
     return fleet
 
 
-def record(registry: Registry, outcome: FleetOutcome) -> None:
-    """Write each device's outcome and latency into the ledger.
+class _Listener:
+    """Logs and writes down what is heard of the devices."""
 
-    Raises StoreError that names the devices whose outcome isn't in it; all others are.
-    """
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    missing: list[str] = []
-    for device in outcome.devices:
-        try:
-            _record_device(registry, outcome.release, device, at)
-        except (StoreError, ValueError) as error:
-            missing.append(f"{device.device}: {device.outcome}, {device.reason} ({error})")
-    if missing:
-        raise StoreError(
-            f"{outcome.sentence} The ledger lacks {len(missing)} of {len(outcome.devices)} outcomes: "
-            f"{'; '.join(missing)}. Roll {outcome.release} out again once the store can be written"
-        )
+    def __init__(self, ledger: Ledger):
+        self._ledger, self._log = ledger, get_run_logger()
+
+    def hear(self, outcome: DeviceOutcome) -> None:
+        said = (outcome.device, outcome.outcome, outcome.reason, outcome.seconds)
+        self._log.info("%s: %s, %s (%.1f s)", *said)
+        self._ledger.observe(outcome)
 
 
-def _record_device(registry: Registry, release: str, device: DeviceOutcome, at: str) -> None:
-    facts = {"at": at, "release": release, **device.model_dump(mode="json")}
-    if device.seen_at is None:  # what it runs is what it ran when it was last seen
-        known = registry.device(device.device) or {}
-        facts |= {name: known.get(name) for name in ("running_release", "seen_at")}
-    registry.record_device(device.device, facts)
-    if device.benchmark:
-        figures = {"at": at, "device": device.device, **device.benchmark.model_dump(mode="json")}
-        registry.record_benchmark(release, device.device, figures)
-
-
-@task(name="roll-out", task_run_name="roll-out")
 def roll_out_release(store_uri: str, release: Release, config: RolloutConfig) -> FleetOutcome:
-    """Roll a registered release out to the inventory's devices, and record what became of each."""
-    logger, registry = get_run_logger(), Registry(open_store(store_uri))
+    """Roll a registered release out to the inventory's devices, each visit a task of the running flow.
+
+    The ledger has what became of a device as soon as it is known. Raises StoreError where the store
+    couldn't be written, FleetError without an inventory.
+    """
+    log, registry = get_run_logger(), Registry(open_store(store_uri))
     fleet = check_fleet(config)
     if fleet is None:
         raise FleetError(
             "no fleet to roll out to: name its inventory in rollout.inventory or STRESS_VISION_INVENTORY"
         )
-
-    def say(device: DeviceOutcome) -> None:
-        logger.info("%s: %s, %s (%.1f s)", device.device, device.outcome, device.reason, device.seconds)
-
     directory = registry.fetch(release.version, release.directory.parent)
-    outcome = roll_out(directory, fleet, config, on_outcome=say)
-    logger.info(
-        "%s: %s%s", release.version, outcome.counts, f", {outcome.stopped}" if outcome.stopped else ""
-    )
-    record(registry, outcome)
+    payload = read_payload(directory, config, registry.rollback_order(release.version))
+    ledger = Ledger(registry, release.version, str(flow_run.get_id() or ""))
+    hear = _Listener(ledger).hear
+    outcome = in_waves(
+        fleet, payload, config, bring_with(fleet, payload, config, hear), take_back_with(payload, config),
+        hear, serve_with(fleet), log.info,
+    )  # fmt: skip
+    log.info("%s: %s%s", release.version, outcome.counts, f", {outcome.stopped}" if outcome.stopped else "")
+    if outcome.stopped:
+        _let_devices_return(registry, release.version)
+    ledger.close(outcome)
     return outcome
+
+
+def _let_devices_return(registry: Registry, version: str) -> None:
+    """Devices that were away when a rollout was stopped have a newer release than the champion: order it."""
+    champion = registry.champion()
+    if champion and champion.version != version:
+        order_rollback(registry, champion.version)

@@ -1,6 +1,8 @@
 """What a rollout is told: which devices, in which waves, within which limits."""
 
-from pydantic import BaseModel, Field, field_validator
+from typing import Self
+
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from tasks.benchmark import BenchmarkConfig
 
@@ -20,14 +22,32 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid", title="Rollout"):
         default=0,
         ge=0,
         le=1000,
-        description="More failed devices than this in a wave stop the rollout and undo it.",
+        description="More devices than this on which the release fails stop the rollout and undo it.",
+    )
+    max_failures_percent: float = Field(
+        default=0.0, ge=0, le=100, description="The same in percent of a wave; the larger one counts."
+    )
+    max_faults_per_wave: int = Field(
+        default=2,
+        ge=0,
+        le=1000,
+        description="More devices than this that fail by themselves stop and undo a rollout.",
+    )
+    max_faults_percent: float = Field(
+        default=20.0, ge=0, le=100, description="The same in percent of a wave; the larger one counts."
+    )
+    min_visits: int = Field(
+        default=5, ge=1, le=1000, description="Devices' own faults decide nothing before this many visits."
     )
     max_parallel: int = Field(default=8, ge=1, le=256, description="Devices served at once.")
     connect_timeout_s: float = Field(
         default=10.0, ge=0.1, le=300, description="Limit of each step of a login, seconds."
     )
     command_timeout_s: float = Field(
-        default=120.0, ge=1, le=3600, description="Limit of each command, seconds."
+        default=60.0, ge=1, le=3600, description="A device ends each command after this, seconds."
+    )
+    visit_timeout_s: float = Field(
+        default=300.0, ge=1, le=7200, description="Limit of a whole visit before the switch, seconds."
     )
     confirm_within_s: float = Field(
         default=300.0,
@@ -41,6 +61,9 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid", title="Rollout"):
         le=10_000,
         description="Limit for p95 of a frame, milliseconds; empty: that of the gate.",
     )
+    measure: bool = Field(
+        default=True, description="Measure each updated device for seconds; one that is too slow goes back."
+    )
     benchmark: BenchmarkConfig = Field(default=BenchmarkConfig(), description="How each device is measured.")
 
     @field_validator("waves")
@@ -49,3 +72,20 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid", title="Rollout"):
         if not waves or waves[-1] != 1.0 or waves[0] <= 0 or list(waves) != sorted(set(waves)):
             raise ValueError(f"expected growing shares over 0 that end with 1.0, got {waves}")
         return waves
+
+    @model_validator(mode="after")
+    def _is_confirmed_in_time(self) -> Self:
+        if self.confirm_within_s < self.command_timeout_s:
+            raise ValueError(
+                f"confirm_within_s ({self.confirm_within_s:g}) is shorter than command_timeout_s "
+                f"({self.command_timeout_s:g}): a device would go back while it still proves the release"
+            )
+        return self
+
+    def allowed_failures(self, devices: int) -> int:
+        """How many of a wave's devices the release may fail on."""
+        return max(self.max_failures_per_wave, int(devices * self.max_failures_percent / 100))
+
+    def allowed_faults(self, devices: int) -> int:
+        """How many of a wave's devices may fail by themselves."""
+        return max(self.max_faults_per_wave, int(devices * self.max_faults_percent / 100))

@@ -1,5 +1,7 @@
 """What a rollout says afterwards: an outcome for each device, and one word for the whole fleet."""
 
+import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
@@ -7,17 +9,20 @@ from pydantic import BaseModel, Field
 
 from tasks.benchmark import LatencyFigures, Plain
 
-OutcomeKind = Literal["updated", "failed", "unreachable", "inconclusive"]
+OutcomeKind = Literal["updated", "failed", "faulty", "unreachable", "inconclusive"]
 FleetWord = Literal["Deployed", "PartlyDeployed", "RolloutFailed", "NotDeployed"]
+_NAMED, _REASON_CHARACTERS = 3, 200
+_TABLE_ROWS = 200
 
 
 class DeviceOutcome(BaseModel, frozen=True, title="Device"):
     """What became of one device.
 
-    updated: runs the release, proven. failed: refused, broken or too slow, and back on the release before.
-    unreachable: can't be spoken to. inconclusive: can't be judged (hot, throttled, busy, not visited).
-    `seen_at` is when it last told what it runs, None where it didn't; `running_release` is None where it
-    runs none, or nobody knows.
+    updated: runs the release, proven. failed: the release is refused, hangs, crashes, answers otherwise or is
+    too slow here. faulty: the device itself can't, its disk full or its runtime gone, or the release before
+    fails on it in the same way. unreachable: can't be spoken to. inconclusive: can't be judged (hot,
+    throttled, busy). `seen_at` is when it last told what it runs, None where it didn't; `running_release` is
+    what it told.
     """
 
     device: str
@@ -28,6 +33,8 @@ class DeviceOutcome(BaseModel, frozen=True, title="Device"):
     seen_at: datetime | None = None
     benchmark: LatencyFigures | None = None
     seconds: float = 0.0
+    visited: bool = True
+    """Whether this rollout spoke to it, or tried to."""
 
     def row(self) -> dict[str, str | float | None]:
         """For a Prefect table artifact, the report or a terminal."""
@@ -94,12 +101,38 @@ class FleetOutcome(BaseModel, frozen=True, title="Fleet"):
 
     @property
     def sentence(self) -> str:
-        """On how many devices the release runs, and of each other one why not."""
-        others = [device for device in self.devices if device.outcome != "updated"]
-        why = "; ".join(f"{device.device}: {device.outcome}, {device.reason}" for device in others)
+        """On how many devices the release runs, and why not on others; a few hundred characters at most."""
+        groups = [
+            _why(self.of(kind)) for kind in get_args(OutcomeKind) if kind != "updated" and self.of(kind)
+        ]
         count = f"{self.release} runs on {len(self.updated)} of {len(self.devices)} devices"
-        return f"{count}. {why}" if why else f"{count}."
+        return f"{count}. {'; '.join(groups)}" if groups else f"{count}."
 
-    def table(self) -> list[dict[str, str | float | None]]:
-        """One row a device."""
-        return [device.row() for device in self.devices]
+    def table(self, rows: int = _TABLE_ROWS) -> list[dict[str, str | float | None]]:
+        """One row a device; of a large fleet first the devices that don't run the release, at most `rows`."""
+        if len(self.devices) <= rows:
+            return [device.row() for device in self.devices]
+        others = [device for device in self.devices if device.outcome != "updated"]
+        return [device.row() for device in (*others, *self.updated)[:rows]]
+
+
+def _why(devices: Sequence[DeviceOutcome]) -> str:
+    """Who of one outcome, and the first one's reason."""
+    names = ", ".join(device.device for device in devices[:_NAMED])
+    more = f" and {len(devices) - _NAMED:,} more" if len(devices) > _NAMED else ""
+    reason = devices[0].reason
+    short = reason if len(reason) <= _REASON_CHARACTERS else reason[: _REASON_CHARACTERS - 1] + "…"
+    return f"{names}{more}: {devices[0].outcome}, {short}"
+
+
+def failing_share(failed: int, tried: int, confidence: float = 0.95) -> float:
+    """Upper bound of the share of all devices that would fail where `failed` of `tried` did.
+
+    Clopper and Pearson (1934), one-sided. None of 1: 95 %; none of 5: 45 %; none of 59: 5 %.
+    """
+    low, high = failed / tried, 1.0
+    for _ in range(40):
+        share = (low + high) / 2
+        at_most = sum(math.comb(tried, k) * share**k * (1 - share) ** (tried - k) for k in range(failed + 1))
+        low, high = (share, high) if at_most > 1 - confidence else (low, share)
+    return high

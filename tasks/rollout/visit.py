@@ -3,56 +3,104 @@
 Nothing is switched before the release has shown its golden outputs and its latency on this very device,
 and nothing stays switched that doesn't show them again through `current`. Whatever happens to us in
 between, the program on the device goes back by itself (`deployments/pi/device.py`).
+
+What fails is tried again before it counts, and then the release before is tried in the same way: a device on
+which that fails, too, is at fault itself, and says nothing about the release.
 """
 
+import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from deployments.fleet import Device
-from deployments.program import Answer, DeviceProgram
+from deployments.program import Answer, DeviceProgram, ProgramEnded
 from deployments.ssh import connect
 from storage.errors import DeviceError, InputError
-from storage.manifest import MANIFEST, SIGNATURE, Manifest
-from tasks.benchmark import Health, LatencyFigures, measure
+from storage.manifest import MANIFEST, SIGNATURE, Manifest, Version
+from storage.registry import RollbackOrder
+from tasks.benchmark import Health, LatencyFigures, Machine, Plain, measure, plain
 from tasks.rollout.config import RolloutConfig
 from tasks.rollout.outcome import DeviceOutcome, OutcomeKind
+
+_RECONNECTS, _PAUSE_S = 3, 1.0
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Payload:
-    """What of a release goes to a device: manifest (and signature) first, then model and golden set."""
+    """What of a release goes to a device: its manifest's texts first, then files by name."""
 
     version: str
-    manifest_files: tuple[Path, ...]
     directory: Path
+    manifest: str
+    signature: str | None
     max_latency_ms: float
+    order: RollbackOrder | None = None
+
+    @property
+    def manifest_sha256(self) -> str:
+        return hashlib.sha256(self.manifest.encode()).hexdigest()
+
+
+class Pending(BaseModel, frozen=True):
+    """A switch that waits for its confirmation."""
+
+    version: Version
+    previous: Version | None
+
+
+class LastReturn(BaseModel, frozen=True):
+    """What a device last went back from, and why."""
+
+    why: Plain
+
+
+class Seen(BaseModel, frozen=True):
+    """What a device tells of itself, checked: the answer of `inspect`."""
+
+    current: Version | None
+    current_manifest: Plain | None = None
+    pending: Pending | None = None
+    last_return: LastReturn | None = None
+    repaired: Plain | None = None
+    signed_only: bool = False
+    sequence: int = 0
+    health: Health = Health()
+    machine: Machine | None = None
+
+
+class _Switched(BaseModel, frozen=True):
+    """The answer of `switch`."""
+
+    version: Version
+    token: str
+
+
+class _Needed(BaseModel, frozen=True):
+    """The answer of `offer`."""
+
+    missing: tuple[str, ...]
 
 
 class _Stop(Exception):
     """Ends a visit early; never leaves this module."""
 
-    def __init__(self, outcome: OutcomeKind, reason: str):
+    def __init__(self, outcome: OutcomeKind, reason: str, *, final: bool = False):
         super().__init__(reason)
         self.outcome: OutcomeKind = outcome
         self.reason = reason
+        self.final = final
+        """Trying again would cost much and change nothing."""
 
 
-@dataclass
-class _Progress:
-    """How far a visit came, for its outcome whatever ends it."""
-
-    previous: str | None = None
-    running: str | None = None
-    seen_at: datetime | None = None
-    benchmark: LatencyFigures | None = None
-    switching: bool = False
-
-
-def read_payload(release_dir: Path, config: RolloutConfig) -> Payload:
+def read_payload(release_dir: Path, config: RolloutConfig, order: RollbackOrder | None = None) -> Payload:
     """Read a release's manifest and check the files against it.
 
     Raises InputError where they differ, StoreError where there is no manifest or that of another release.
@@ -65,145 +113,362 @@ def read_payload(release_dir: Path, config: RolloutConfig) -> Payload:
     signature = release_dir / SIGNATURE
     return Payload(
         version=manifest.version,
-        manifest_files=(release_dir / MANIFEST, *([signature] if signature.exists() else [])),
         directory=release_dir,
+        manifest=(release_dir / MANIFEST).read_text(),
+        signature=signature.read_text() if signature.exists() else None,
         max_latency_ms=config.max_latency_ms or manifest.max_latency_ms,
+        order=order,
     )
 
 
-def visit(device: Device, payload: Payload, config: RolloutConfig) -> DeviceOutcome:
-    """Bring one device to the release, or leave it as it was; every end is an outcome, none an exception."""
-    started, progress = time.monotonic(), _Progress()
-    outcome: OutcomeKind
-    try:
-        with connect(device, config.connect_timeout_s) as connection:
-            outcome, reason = "updated", _update(DeviceProgram(connection), payload, config, progress)
-    except _Stop as stop:
-        outcome, reason = stop.outcome, stop.reason
-    except DeviceError as error:
-        outcome, reason = _after_losing(device, payload, config, progress, error)
-    except Exception as error:  # one device's surprise must not cost us what we know of the others
-        outcome, reason = "failed", f"unexpected {type(error).__name__}: {error}"
-    return DeviceOutcome(
-        device=device.name, outcome=outcome, reason=reason, previous_release=progress.previous,
-        running_release=progress.running, seen_at=progress.seen_at, benchmark=progress.benchmark,
-        seconds=time.monotonic() - started,
-    )  # fmt: skip
+Hear = Callable[[DeviceOutcome], None]
 
 
-def _update(program: DeviceProgram, payload: Payload, config: RolloutConfig, progress: _Progress) -> str:
-    """Bring the device to the release; says how well it runs there."""
-    _expect(program.install(timeout_s=config.command_timeout_s))
-    seen = _expect(program.ask("inspect", timeout_s=config.command_timeout_s))
-    progress.previous = progress.running = seen["current"]
-    progress.seen_at = datetime.now(UTC)
-    if seen["pending"]:
-        raise _Stop("inconclusive", f"another rollout waits to confirm {seen['pending']['version']}")
-    if obstacle := Health.model_validate(seen["health"]).unfit(config.benchmark):
-        raise _Stop("inconclusive", obstacle)
-    _deliver(program, payload, config)
-    _prove(program, payload, config, progress, current=False)
-    if seen["current"] == payload.version:
-        return "ran this release already"
-    figures = _switch(program, payload, config, progress)
-    return f"p95 {figures.p95_ms:.2f} ms, at most {payload.max_latency_ms:g} ms"
+def visit(
+    device: Device, payload: Payload, config: RolloutConfig, on_switching: Hear = lambda outcome: None
+) -> DeviceOutcome:
+    """Bring one device to the release, or leave it as it was; every end is an outcome, none an exception.
+
+    `on_switching` hears that the device is about to be switched: what it runs is unsure from then on.
+    """
+    return _Visit(device, payload, config, on_switching).bring()
 
 
-def _deliver(program: DeviceProgram, payload: Payload, config: RolloutConfig) -> None:
-    """Send what the device lacks, and have it prove and stage the whole."""
-    timeout_s = config.command_timeout_s
-    for file in payload.manifest_files:
-        _expect(program.send(file, payload.version, timeout_s=timeout_s))
-    for name in _expect(program.ask("need", version=payload.version, timeout_s=timeout_s))["missing"]:
-        _expect(program.send(payload.directory / name, payload.version, timeout_s=timeout_s))
-    _expect(program.ask("stage", version=payload.version, timeout_s=timeout_s))
+def measure_updated(
+    device: Device, payload: Payload, config: RolloutConfig, outcome: DeviceOutcome
+) -> DeviceOutcome:
+    """Measure for seconds what an updated device runs now; one that is too slow goes back."""
+    return _Visit(device, payload, config).measure(outcome)
 
 
-def _prove(
-    program: DeviceProgram, payload: Payload, config: RolloutConfig, progress: _Progress, *, current: bool
-) -> LatencyFigures:
-    """Golden outputs, then latency; on the staged release, or through the link as the application does."""
-    _expect(
-        program.ask(
-            "check", version=payload.version, current=current, threads=config.benchmark.threads,
-            timeout_s=config.command_timeout_s,
-        )
-    )  # fmt: skip
-    answer = measure(
-        program, payload.version, config.benchmark, current=current, timeout_s=config.command_timeout_s
-    )
-    figures = progress.benchmark = _figures(_expect(answer))
-    if obstacle := figures.unfit(config.benchmark):
-        raise _Stop("inconclusive", obstacle)
-    if figures.p95_ms > payload.max_latency_ms:
-        slow = f"p95 {figures.p95_ms:.2f} ms, expected at most {payload.max_latency_ms:g} ms"
-        if figures.too_busy(config.benchmark):
-            raise _Stop(
-                "inconclusive", f"too busy to measure: {slow}, with {figures.cpu_share:.0%} of a core"
+def return_device(device: Device, version: str, config: RolloutConfig, why: str) -> DeviceOutcome:
+    """Have a device leave `version` for the release before it, and tell what it runs then.
+
+    Its outcome is failed where it has returned, else that of why it hasn't.
+    """
+    payload = Payload(version, Path(), "", None, 0.0)
+    return _Visit(device, payload, config).take_back(why)
+
+
+class _Visit:
+    """How far a visit has come, for its outcome whatever ends it."""
+
+    def __init__(
+        self,
+        device: Device,
+        payload: Payload,
+        config: RolloutConfig,
+        on_switching: Hear = lambda outcome: None,
+    ):
+        self._device, self._payload, self._config = device, payload, config
+        self._on_switching = on_switching
+        self._started = time.monotonic()
+        self._before: str | None = None
+        self._seen: Seen | None = None
+        self._seen_at: datetime | None = None
+        self._figures: LatencyFigures | None = None
+        self._switching = self._proven = False
+        self._token = ""
+
+    # ------------------------------------------------------------ the three things that a visit may be for
+
+    def bring(self) -> DeviceOutcome:
+        kind, reason = self._ended(self._update)
+        if kind == "updated" and self._known.current != self._payload.version:
+            kind, reason = "faulty", f"{reason}; then no longer runs it: {self._why_returned()}"
+        return self._outcome(kind, reason)
+
+    def measure(self, outcome: DeviceOutcome) -> DeviceOutcome:
+        def step(program: DeviceProgram) -> str:
+            if self._known.current != self._payload.version:
+                raise _Stop("failed", f"no longer runs it: {self._why_returned()}")
+            self._judge_running(program)
+            return outcome.reason
+
+        self._before = outcome.previous_release
+        kind, reason = self._ended(step)
+        known = {"previous_release": outcome.previous_release, "seconds": outcome.seconds + self._seconds}
+        if kind != "failed":  # it has proven the release: that it couldn't be measured now changes nothing
+            kind, reason = (
+                "updated",
+                reason if kind == "updated" else f"{outcome.reason}; not measured: {reason}",
             )
-        raise _Stop("failed", slow)
-    return figures
+        found = self._outcome(kind, reason).model_copy(update=known)
+        unseen = {"running_release": outcome.running_release, "seen_at": outcome.seen_at}
+        update = {} if self._seen else unseen
+        return found.model_copy(update={**update, "benchmark": found.benchmark or outcome.benchmark})
 
+    def take_back(self, why: str) -> DeviceOutcome:
+        def step(program: DeviceProgram) -> str:
+            self._revert(program, why)
+            raise _Stop("failed", f"returned: {why}")
 
-def _figures(answer: Answer) -> LatencyFigures:
-    """What a device measured; one that tells no figures, or NaN, has proven nothing."""
-    try:
-        return LatencyFigures.model_validate(answer)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        what = ".".join(map(str, problem["loc"]))
-        raise _Stop("failed", f"its benchmark can't be used: {what}: {problem['msg']}") from error
+        self._switching = True
+        return self._outcome(*self._ended(step, why))
 
+    # ------------------------------------------------------------ one connection, and what ends it
 
-def _switch(
-    program: DeviceProgram, payload: Payload, config: RolloutConfig, progress: _Progress
-) -> LatencyFigures:
-    """Switch on probation, prove again, confirm; or go back and say why."""
-    progress.switching = True
-    version, timeout_s = payload.version, config.command_timeout_s
-    answer = program.ask(
-        "switch", version=version, confirm_within_s=config.confirm_within_s, timeout_s=timeout_s
-    )
-    progress.running = _expect(answer)["version"]
-    try:
-        figures = _prove(program, payload, config, progress, current=True)
-        _expect(program.ask("confirm", token=answer["token"], timeout_s=timeout_s))
-    except _Stop as stop:
-        back = _expect(program.ask("revert", version=version, why=stop.reason, timeout_s=timeout_s))
-        progress.running = back["current"]
-        raise _Stop(stop.outcome, f"{stop.reason}; returned to {back['current'] or 'no release'}") from stop
-    return figures
+    def _ended(self, step: Callable[[DeviceProgram], str], why: str = "") -> tuple[OutcomeKind, str]:
+        try:
+            return "updated", self._connected(step)
+        except _Stop as stop:
+            return stop.outcome, stop.reason
+        except DeviceError as error:
+            return self._after_losing(error, why)
+        except Exception as error:  # one device's surprise must not cost us what we know of the others
+            return "faulty", f"unexpected {type(error).__name__}: {error}"
 
-
-def _after_losing(
-    device: Device, payload: Payload, config: RolloutConfig, progress: _Progress, error: DeviceError
-) -> tuple[OutcomeKind, str]:
-    """The connection is gone: before the switch nothing has changed, after it we ask once more to go back."""
-    if not progress.switching:
-        return "unreachable", str(error)
-    answer = return_device(device, payload.version, config, "connection lost before it was confirmed")
-    if answer["ok"]:
-        progress.running = answer["current"]
-        return "failed", f"{error}; returned to {answer['current'] or 'no release'}"
-    progress.running = None
-    return "unreachable", (
-        f"{error}; without our confirmation it returns to {progress.previous or 'no release'} by itself "
-        f"within {config.confirm_within_s:g} s of the switch"
-    )
-
-
-def return_device(device: Device, version: str, config: RolloutConfig, why: str) -> Answer:
-    """Have a device leave `version` for the release before it; the answer, or why there is none."""
-    try:
-        with connect(device, config.connect_timeout_s) as connection:
+    def _connected(self, step: Callable[[DeviceProgram], str]) -> str:
+        with connect(self._device, self._config.connect_timeout_s) as connection:
             program = DeviceProgram(connection)
-            return program.ask("revert", version=version, why=why, timeout_s=config.command_timeout_s)
-    except DeviceError as error:
-        return {"ok": False, "kind": "unreachable", "error": str(error)}
+            self._look(program.start(timeout_s=self._config.command_timeout_s))
+            said = step(program)
+            self._look(self._ask(program, "inspect"))
+            return said
 
+    def _after_losing(self, error: DeviceError, why: str) -> tuple[OutcomeKind, str]:
+        """Before the switch nothing has changed; after it we ask what holds now, and mend it."""
+        kind: OutcomeKind = "faulty" if isinstance(error, ProgramEnded) else "unreachable"
+        if not self._switching or not self._seen:
+            return kind, str(error)
+        for _ in range(_RECONNECTS):
+            time.sleep(_PAUSE_S)
+            try:
+                return "updated", self._connected(partial(self._mend, error=error, why=why))
+            except _Stop as stop:
+                return stop.outcome, stop.reason
+            except DeviceError as again:
+                error = again
+        self._seen_at = self._seen = None  # what it runs is unsure by now
+        return "unreachable", (
+            f"{error}; without our confirmation it returns to {self._before or 'no release'} by itself "
+            f"within {self._config.confirm_within_s:g} s of the switch"
+        )
 
-def _expect(answer: Answer) -> Answer:
-    """The answer itself, unless the device declined."""
-    if answer["ok"]:
-        return answer
-    raise _Stop("inconclusive" if answer["kind"] == "busy" else "failed", answer["error"])
+    def _mend(self, program: DeviceProgram, error: DeviceError, why: str) -> str:
+        seen, ours = self._known, self._payload.version
+        if self._proven and seen.pending and seen.pending.version == ours:
+            self._expect(self._ask(program, "confirm", token=self._token))
+            return "proven; confirmed after the connection was lost"
+        if self._proven and seen.current == ours and not seen.pending:
+            return "proven; the answer to its confirmation was lost"
+        if seen.current == ours:
+            self._revert(program, why or "connection lost before it was confirmed")
+        kind: OutcomeKind = "failed" if why else "unreachable"
+        raise _Stop(kind, f"{error}; returned to {self._known.current or 'no release'}")
+
+    # ------------------------------------------------------------ step by step
+
+    def _update(self, program: DeviceProgram) -> str:
+        """Bring the device to the release; says how well it runs there."""
+        seen = self._known
+        self._before = seen.current
+        self._refuse_unfit(seen)
+        if seen.current == self._payload.version:
+            self._keep(program)
+            return "ran this release already"
+        self._deliver(program)
+        self._judge_staged(program)
+        return self._switch(program)
+
+    def _refuse_unfit(self, seen: Seen) -> None:
+        if seen.pending:
+            raise _Stop("inconclusive", f"another rollout waits to confirm {seen.pending.version}")
+        if self._device.signed and not seen.signed_only:
+            raise _Stop("faulty", "takes unsigned releases, and the inventory says signed = true: put "
+                        f"{self._device.root}/allowed_signers back")  # fmt: skip
+        if obstacle := seen.health.unfit(self._config.benchmark):
+            raise _Stop("inconclusive", obstacle)
+
+    def _keep(self, program: DeviceProgram) -> None:
+        """Prove what runs already, mended first where its files or its manifest have changed."""
+        if self._known.current_manifest != self._payload.manifest_sha256:
+            self._deliver(program)
+        try:
+            self._prove(program, current=True)
+        except _Stop as stop:
+            if stop.outcome not in ("failed", "faulty"):
+                raise
+            self._deliver(program)
+            self._prove_again(program)
+
+    def _prove_again(self, program: DeviceProgram) -> None:
+        try:
+            self._prove_once(program, current=True)
+        except _Stop as stop:  # it was proven here once: what has changed is the device
+            kind = "faulty" if stop.outcome == "failed" else stop.outcome
+            raise _Stop(kind, f"ran this release already, and no longer proves it: {stop.reason}") from stop
+
+    def _deliver(self, program: DeviceProgram) -> None:
+        """Send what the device lacks, and have it prove and stage the whole."""
+        payload, order = self._payload, self._payload.order
+        answer = self._ask(
+            program, "offer", version=payload.version, manifest=payload.manifest, signature=payload.signature,
+            order=order.content if order else None, order_signature=order.signature if order else None,
+        )  # fmt: skip
+        manifest = Manifest.parse(payload.manifest.encode(), str(payload.directory), payload.version)
+        for name in self._checked(_Needed, answer).missing:
+            if name not in manifest.files:
+                raise _Stop("faulty", f"asks for {plain(name)!r}, which is no file of the release")
+            self._expect(program.send(payload.directory / name, payload.version, timeout_s=self._time_left()))
+        self._expect(self._ask(program, "stage", version=payload.version))
+
+    def _judge_staged(self, program: DeviceProgram) -> None:
+        try:
+            self._prove(program, current=False)
+        except _Stop as stop:
+            raise self._beside_the_release_before(program, stop) from stop
+
+    def _beside_the_release_before(self, program: DeviceProgram, stop: _Stop) -> _Stop:
+        """Whether it is the device: then the release that it has run until now fails there as well."""
+        before = self._known.current
+        if stop.outcome != "failed" or before in (None, self._payload.version):
+            return stop
+        try:
+            self._prove_once(program, current=True, version=before)
+        except _Stop as control:
+            kind: OutcomeKind = "inconclusive" if control.outcome == "inconclusive" else "faulty"
+            return _Stop(
+                kind, f"{stop.reason}; so does {before}, which it has run until now: {control.reason}"
+            )
+        return stop
+
+    def _prove(self, program: DeviceProgram, *, current: bool) -> LatencyFigures:
+        """Twice, if need be: a flipped bit or a busy second must not decide for a whole fleet."""
+        try:
+            return self._prove_once(program, current=current)
+        except _Stop as stop:
+            if stop.final or stop.outcome == "faulty":
+                raise
+        return self._prove_once(program, current=current)
+
+    def _prove_once(
+        self, program: DeviceProgram, *, current: bool, version: str = "", quick: bool = True
+    ) -> LatencyFigures:
+        """Golden outputs, then latency; of the staged release, or through the link like the application."""
+        version = version or self._payload.version
+        answer = measure(program, version, self._config.benchmark, current=current, quick=quick,
+                         timeout_s=self._time_left())  # fmt: skip
+        figures = self._checked(LatencyFigures, answer)
+        if version == self._payload.version:
+            self._figures = figures
+        self._judge(figures)
+        return figures
+
+    def _judge(self, figures: LatencyFigures) -> None:
+        if obstacle := figures.unfit(self._config.benchmark):
+            raise _Stop("inconclusive", obstacle)
+        limit = self._payload.max_latency_ms
+        if figures.p95_ms > limit:
+            slow = f"p95 {figures.p95_ms:.2f} ms, expected at most {limit:g} ms"
+            if figures.too_busy(self._config.benchmark):
+                raise _Stop(
+                    "inconclusive", f"too busy to measure: {slow}, with {figures.cpu_share:.0%} of a core"
+                )
+            raise _Stop("failed", slow)
+
+    def _switch(self, program: DeviceProgram) -> str:
+        """Switch on probation, prove again, confirm; or go back and say why."""
+        version, limit = self._payload.version, self._payload.max_latency_ms
+        self._on_switching(self._outcome("inconclusive", f"is being switched to {version}"))
+        self._switching = True
+        answer = self._ask(program, "switch", version=version, confirm_within_s=self._config.confirm_within_s)
+        self._token = self._checked(_Switched, answer).token
+        self._note(version)
+        try:
+            figures = self._prove(program, current=True)
+            self._proven = True
+            self._expect(self._ask(program, "confirm", token=self._token))
+        except _Stop as stop:
+            self._proven = False
+            raise self._returned(program, stop) from stop
+        return f"p95 {figures.p95_ms:.2f} ms, at most {limit:g} ms"
+
+    def _judge_running(self, program: DeviceProgram) -> None:
+        """Measure for longer; a failure is repeated, and then the device goes back."""
+        try:
+            self._prove_once(program, current=True, quick=False)
+        except _Stop as first:
+            if first.outcome != "failed":
+                raise
+            try:
+                self._prove_once(program, current=True, quick=False)
+            except _Stop as stop:
+                if stop.outcome != "failed":
+                    raise
+                raise self._returned(program, stop) from stop
+
+    def _returned(self, program: DeviceProgram, stop: _Stop) -> _Stop:
+        """Take the device back, and ask the release before whether it was the device."""
+        self._revert(program, stop.reason)
+        judged = self._beside_the_release_before(program, stop)
+        return _Stop(judged.outcome, f"{judged.reason}; returned to {self._known.current or 'no release'}")
+
+    def _revert(self, program: DeviceProgram, why: str) -> None:
+        timeout_s = self._config.command_timeout_s  # whatever the visit has taken: this must be done
+        answer = program.ask("revert", version=self._payload.version, why=plain(why), timeout_s=timeout_s)
+        self._look(program.ask("inspect", timeout_s=timeout_s))
+        if not answer["ok"]:  # its watchdog or its timer goes on trying
+            raise _Stop("faulty", f"not returned: {plain(str(answer['error']))}; was to, because: {why}")
+
+    # ------------------------------------------------------------ what a device says
+
+    @property
+    def _known(self) -> Seen:
+        if self._seen is None:
+            raise _Stop("faulty", "has not told what it runs")
+        return self._seen
+
+    def _look(self, answer: Answer) -> None:
+        self._seen, self._seen_at = self._checked(Seen, answer), datetime.now(UTC)
+
+    def _note(self, current: str) -> None:
+        """What a device has just done is as good as what it tells."""
+        self._seen, self._seen_at = self._known.model_copy(update={"current": current}), datetime.now(UTC)
+
+    def _ask(self, program: DeviceProgram, command: str, **options: str | float | None) -> Answer:
+        return program.ask(command, timeout_s=self._time_left(), content=b"", **options)
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def _time_left(self) -> float:
+        """For the next command; a switched device is seen to the end, which its watchdog bounds."""
+        left = self._config.visit_timeout_s - self._seconds
+        if left <= 0 and not self._switching:
+            raise _Stop("faulty", f"takes longer than {self._config.visit_timeout_s:g} s")
+        return (
+            self._config.command_timeout_s if self._switching else min(left, self._config.command_timeout_s)
+        )
+
+    def _why_returned(self) -> str:
+        last = self._known.last_return
+        return f"{self._known.current or 'no release'} ({last.why if last else 'somebody switched it'})"
+
+    def _checked(self, model: type[_Model], answer: Answer) -> _Model:
+        """What a device says, as what it should be: NaN or another kind of value is its fault."""
+        try:
+            return model.model_validate(self._expect(answer))
+        except ValidationError as error:
+            problem = error.errors(include_input=False)[0]
+            what = plain(".".join(map(str, problem["loc"])))
+            raise _Stop("faulty", f"its answer can't be used: {what}: {problem['msg']}") from None
+
+    @staticmethod
+    def _expect(answer: Answer) -> Answer:
+        """The answer itself, unless the device declined."""
+        if answer["ok"]:
+            return answer
+        kinds: dict[str, OutcomeKind] = {"refused": "failed", "hung": "failed", "busy": "inconclusive"}
+        kind, said = str(answer["kind"]), plain(str(answer["error"]))
+        raise _Stop(kinds.get(kind, "faulty"), said, final=kind == "hung")
+
+    def _outcome(self, kind: OutcomeKind, reason: str) -> DeviceOutcome:
+        seen = self._seen
+        repaired = f"; {seen.repaired}" if seen and seen.repaired else ""
+        return DeviceOutcome(
+            device=self._device.name, outcome=kind, reason=reason + repaired, previous_release=self._before,
+            running_release=seen.current if seen else None, seen_at=self._seen_at, benchmark=self._figures,
+            seconds=self._seconds,
+        )  # fmt: skip

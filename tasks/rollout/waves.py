@@ -1,75 +1,97 @@
 """A fleet and one release, in waves: canaries, a growing share, all; stopped and undone by a stated rule.
 
-Stop rule: more than `max_failures_per_wave` *failed* devices in a wave end the rollout, and the devices
-that it has updated return to the release before. Unreachable and inconclusive devices say nothing about
-the release: they never stop it, and a wave goes on to the next devices until it has had its number of
-answers, so that a dead canary isn't mistaken for a proof.
+Stop rule: more *failed* devices in a wave than allowed end the rollout, and the devices that it has updated
+return to the release before. *Faulty* devices, which would fail with any release, have limits of their own,
+and decide nothing before `min_visits` devices of a wave were visited. Unreachable and inconclusive devices
+never stop a rollout. A wave goes on to the next devices until it has had its number of answers, so that a
+dead canary isn't mistaken for a proof; it starts no further device once its limit is passed.
 """
 
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 
 from deployments.fleet import Device, Fleet
-from deployments.program import Answer
 from tasks.rollout.config import RolloutConfig
-from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
-from tasks.rollout.visit import Payload, read_payload, return_device, visit
+from tasks.rollout.outcome import DeviceOutcome, FleetOutcome, failing_share
+from tasks.rollout.visit import Hear, Payload, measure_updated, read_payload, return_device, visit
 
 Bring = Callable[[Device], DeviceOutcome]
 """Brings one device to the release, or leaves it as it was; never raises."""
-TakeBack = Callable[[Device], Answer]
-"""Has one device leave the release for the one before; never raises."""
+TakeBack = Callable[[Device, str], DeviceOutcome]
+"""Has one device leave the release for the one before, because of the words; never raises."""
+Work = Callable[[Device], DeviceOutcome | None]
+Serve = Callable[[str, Sequence[Device], Work, int], list[DeviceOutcome | None]]
+"""Does the work for each of the devices, so many at once; the words say what for. Keeps the order."""
+
+
+def in_threads(
+    label: str, devices: Sequence[Device], work: Work, max_parallel: int
+) -> list[DeviceOutcome | None]:
+    """The plain way to serve; each thread has the caller's context."""
+    with ThreadPoolExecutor(max_parallel, thread_name_prefix="rollout") as pool:
+        return [done.result() for done in [pool.submit(copy_context().run, work, one) for one in devices]]
 
 
 def roll_out(
-    release_dir: Path,
-    fleet: Fleet,
-    config: RolloutConfig,
-    on_outcome: Callable[[DeviceOutcome], None] = lambda outcome: None,
+    release_dir: Path, fleet: Fleet, config: RolloutConfig, on_outcome: Hear = lambda outcome: None
 ) -> FleetOutcome:
     """Bring the fleet to the release in `release_dir`; what became of each device is a value.
 
-    `on_outcome` hears each device's outcome as soon as it is known, from several threads.
+    `on_outcome` hears what is known of each device as soon as it is, from several threads.
     Raises InputError where the release itself is damaged: then no device has been spoken to.
     """
     payload = read_payload(release_dir, config)
 
     def bring(device: Device) -> DeviceOutcome:
-        outcome = visit(device, payload, config)
-        on_outcome(outcome)
-        return outcome
+        return bring_device(device, payload, config, on_outcome)
 
-    def take_back(device: Device) -> Answer:
-        return return_device(device, payload.version, config, "the rollout was stopped")
+    def take_back(device: Device, why: str) -> DeviceOutcome:
+        return return_device(device, payload.version, config, why)
 
-    return in_waves(fleet, payload, config, bring, take_back)
+    return in_waves(fleet, payload, config, bring, take_back, on_outcome)
+
+
+def bring_device(device: Device, payload: Payload, config: RolloutConfig, hear: Hear) -> DeviceOutcome:
+    """Visit a device, and measure it where it was updated."""
+    outcome = visit(device, payload, config, hear)
+    if config.measure and outcome.outcome == "updated":
+        outcome = measure_updated(device, payload, config, outcome)
+    return outcome
 
 
 def in_waves(
-    fleet: Fleet, payload: Payload, config: RolloutConfig, bring: Bring, take_back: TakeBack
+    fleet: Fleet,
+    payload: Payload,
+    config: RolloutConfig,
+    bring: Bring,
+    take_back: TakeBack,
+    on_outcome: Hear = lambda outcome: None,
+    serve: Serve = in_threads,
+    say: Callable[[str], None] = lambda words: None,
 ) -> FleetOutcome:
     """Bring wave after wave to the release, until all have answered or the stop rule ends it."""
-    waiting, stopped = list(fleet.devices), None
-    outcomes: dict[str, DeviceOutcome] = {}
-    with ThreadPoolExecutor(config.max_parallel, thread_name_prefix="rollout") as pool:
-        for number, target in enumerate(wave_targets(len(fleet), config), start=1):
-            while waiting and stopped is None and (room := target - _answered(outcomes)) > 0:
-                wave, waiting = waiting[:room], waiting[room:]
-                found = list(pool.map(bring, wave))
-                outcomes |= {outcome.device: outcome for outcome in found}
-                stopped = _why_to_stop(number, found, config)
-        if stopped:
-            changed = [device for device in fleet.devices if _was_changed(outcomes.get(device.name), payload)]
-            answers = zip(changed, pool.map(take_back, changed), strict=True)
-            outcomes |= {
-                device.name: _taken_back(outcomes[device.name], answer, stopped) for device, answer in answers
-            }
-    outcomes |= {device.name: _not_visited(device, stopped) for device in waiting}
+    waiting, outcomes, stopped = list(fleet.devices), dict[str, DeviceOutcome](), None
+    for number, target in enumerate(wave_targets(len(fleet), config), start=1):
+        wave = _Wave(number, target - _answered(outcomes.values()), config)
+        while waiting and wave.stopped is None and (room := target - _answered(outcomes.values())) > 0:
+            devices, waiting = waiting[:room], waiting[room:]
+            found = serve(f"wave {number}", devices, wave.heard(bring, on_outcome), config.max_parallel)
+            outcomes |= {outcome.device: outcome for outcome in found if outcome}
+        say(wave.proves(outcomes.values()))
+        if stopped := wave.stopped:
+            break
+    if stopped:
+        changed = [device for device in fleet.devices if _was_changed(outcomes.get(device.name), payload)]
+        back = _Returning(take_back, outcomes, stopped, on_outcome)
+        found = serve("returning", changed, back.one, config.max_parallel)
+        outcomes |= {outcome.device: outcome for outcome in found if outcome}
     return FleetOutcome(
         release=payload.version,
-        devices=tuple(outcomes[device.name] for device in fleet.devices),
+        devices=tuple(outcomes.get(device.name) or _not_visited(device, stopped) for device in fleet.devices),
         stopped=stopped,
         max_latency_ms=payload.max_latency_ms,
     )
@@ -77,42 +99,99 @@ def in_waves(
 
 def wave_targets(devices: int, config: RolloutConfig) -> list[int]:
     """How many devices have answered after each wave: the canaries, then growing shares of the fleet."""
-    shares = [math.ceil(share * devices) for share in config.waves]
-    return sorted({min(config.canaries, devices), *shares})
+    canaries = min(config.canaries, devices)
+    later = {math.ceil(share * devices) for share in config.waves}
+    return [canaries, *sorted(target for target in later if target > canaries)]
 
 
-def _answered(outcomes: dict[str, DeviceOutcome]) -> int:
-    return sum(outcome.outcome in ("updated", "failed") for outcome in outcomes.values())
+class _Wave:
+    """The outcomes of one wave, and whether they stop the rollout; shared by its threads."""
 
+    def __init__(self, number: int, devices: int, config: RolloutConfig):
+        self._number, self._config = number, config
+        self._allowed_failures = config.allowed_failures(devices)
+        self._allowed_faults = config.allowed_faults(devices)
+        self._found: list[DeviceOutcome] = []
+        self._lock = threading.Lock()
+        self.stopped: str | None = None
 
-def _why_to_stop(number: int, wave: list[DeviceOutcome], config: RolloutConfig) -> str | None:
-    failed = [outcome for outcome in wave if outcome.outcome == "failed"]
-    if len(failed) <= config.max_failures_per_wave:
+    def heard(self, bring: Bring, on_outcome: Hear) -> Work:
+        """`bring`, as long as nothing has stopped the rollout."""
+
+        def work(device: Device) -> DeviceOutcome | None:
+            if self.stopped:
+                return None
+            outcome = bring(device)
+            on_outcome(outcome)
+            with self._lock:
+                self._found.append(outcome)
+                self.stopped = self.stopped or self._why_to_stop()
+            return outcome
+
+        return work
+
+    def proves(self, all_outcomes: Iterable[DeviceOutcome]) -> str:
+        """What the answers so far say about the devices that haven't been asked, as a 95 % bound."""
+        outcomes = list(all_outcomes)
+        failed, tried = sum(one.outcome == "failed" for one in outcomes), _answered(outcomes)
+        if not tried:
+            return f"wave {self._number}: no device has answered"
+        return (
+            f"wave {self._number}: {tried - failed} of {tried} devices prove the release; it may fail on up "
+            f"to {failing_share(failed, tried):.0%} of all (95 % bound)"
+        )
+
+    def _why_to_stop(self) -> str | None:
+        failed = [outcome for outcome in self._found if outcome.outcome == "failed"]
+        faulty = [outcome for outcome in self._found if outcome.outcome == "faulty"]
+        if len(failed) > self._allowed_failures:
+            return self._said(failed, "failed", self._allowed_failures)
+        if len(faulty) > self._allowed_faults and len(self._found) >= self._config.min_visits:
+            return self._said(faulty, "are faulty", self._allowed_faults)
         return None
-    first = failed[0]
-    return (
-        f"wave {number}: {len(failed)} of {len(wave)} devices failed, "
-        f"{config.max_failures_per_wave} allowed; {first.device}: {first.reason}"
-    )
+
+    def _said(self, some: list[DeviceOutcome], what: str, allowed: int) -> str:
+        return (
+            f"wave {self._number}: {len(some)} of {len(self._found)} devices {what}, {allowed} allowed; "
+            f"{some[0].device}: {some[0].reason}"
+        )
+
+
+class _Returning:
+    """Takes devices of a stopped rollout back, and tells what they run then."""
+
+    def __init__(
+        self, take_back: TakeBack, outcomes: dict[str, DeviceOutcome], stopped: str, on_outcome: Hear
+    ):
+        self._take_back, self._outcomes = take_back, outcomes
+        self._stopped, self._on_outcome = stopped, on_outcome
+
+    def one(self, device: Device) -> DeviceOutcome:
+        before, back = self._outcomes[device.name], self._take_back(device, f"stopped in {self._stopped}")
+        seen = back if back.seen_at else before
+        outcome = before.model_copy(
+            update={
+                "outcome": "failed",
+                "reason": back.reason if back.outcome == "failed" else f"not returned: {back.reason}",
+                "running_release": seen.running_release,
+                "seen_at": seen.seen_at,
+            }
+        )
+        self._on_outcome(outcome)
+        return outcome
+
+
+def _answered(outcomes: Iterable[DeviceOutcome]) -> int:
+    return sum(outcome.outcome in ("updated", "failed") for outcome in outcomes)
 
 
 def _was_changed(outcome: DeviceOutcome | None, payload: Payload) -> bool:
     """Whether this rollout put the device on the release; one that ran it before stays as it is."""
-    return (
-        outcome is not None and outcome.outcome == "updated" and outcome.previous_release != payload.version
-    )
-
-
-def _taken_back(outcome: DeviceOutcome, answer: Answer, stopped: str) -> DeviceOutcome:
-    """The outcome of a device that had the release when the rollout was stopped."""
-    if answer["ok"]:
-        change = {"running_release": answer["current"], "reason": f"returned: stopped in {stopped}"}
-    else:
-        change = {"reason": f"not returned: {answer['error']}; stopped in {stopped}"}
-    return DeviceOutcome.model_validate({**outcome.model_dump(), "outcome": "failed", **change})
+    if outcome is None or outcome.previous_release == payload.version:
+        return False
+    return outcome.outcome == "updated" or outcome.running_release == payload.version
 
 
 def _not_visited(device: Device, stopped: str | None) -> DeviceOutcome:
-    return DeviceOutcome(
-        device=device.name, outcome="inconclusive", reason=f"not visited: the rollout stopped in {stopped}"
-    )
+    reason = f"not visited: the rollout stopped in {stopped}"
+    return DeviceOutcome(device=device.name, outcome="inconclusive", reason=reason, visited=False)

@@ -4,13 +4,15 @@ import contextlib
 import hashlib
 import io
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deployments.pi import device
 
-OLD, NEW, NEWER = (f"2026010{day}-031500-0a1b2c3d" for day in (1, 2, 3))
+MODEL = b"model"
+OLD, NEW, NEWER = (f"2026010{day}-031500-{hashlib.sha256(MODEL).hexdigest()[:8]}" for day in (1, 2, 3))
 Answer = dict[str, Any]
 
 
@@ -25,13 +27,22 @@ def ask(root: Path, command: str, *words: object) -> Answer:
 
 
 def refusal(root: Path, command: str, *words: object) -> str:
-    """Why the device declines."""
+    """Why the device declines a release."""
+    return declined(root, "refused", command, *words)
+
+
+def fault(root: Path, command: str, *words: object) -> str:
+    """Why the device can't, whatever the release is."""
+    return declined(root, "faulty", command, *words)
+
+
+def declined(root: Path, kind: str, command: str, *words: object) -> str:
     answer = ask(root, command, *words)
-    assert (answer["ok"], answer["kind"]) == (False, "refused")
+    assert (answer["ok"], answer["kind"]) == (False, kind), answer
     return answer["error"]
 
 
-def upload(root: Path, version: str, model: bytes = b"model", **manifest: object) -> Path:
+def upload(root: Path, version: str, model: bytes = MODEL, **manifest: object) -> Path:
     """A release as it arrives: files that no runtime has to open."""
     folder = root / "incoming" / version
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,10 +96,14 @@ class Clock:
     """In place of the module `time`: only `sleep` makes it go on."""
 
     now: float = 1000.0
+    wall: float = field(default_factory=time.time)
     slept: list[float] = field(default_factory=list)
 
     def monotonic(self) -> float:
         return self.now
+
+    def time(self) -> float:
+        return self.wall
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

@@ -14,7 +14,7 @@ from tests.ssh_devices import new_key
 
 
 def test_a_release_reaches_the_demo_device_over_ssh(tmp_path: Path, tiny_releases: tuple[Path, Path]) -> None:
-    config = RolloutConfig(benchmark=BenchmarkConfig(runs=10, min_cpu_share=0))
+    config = RolloutConfig(benchmark=BenchmarkConfig(runs=10, min_s=0, warmup_s=0, min_cpu_share=0))
     with demo_device(tmp_path / "a folder") as inventory:
         (outcome,) = roll_out(tiny_releases[0], load_fleet(inventory), config).devices
     assert outcome.outcome == "updated" and outcome.benchmark and outcome.benchmark.runs == 10

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from deployments.pi import device
-from tests.deployments.device_program import NEW, OLD, ask, refusal, stage
+from tests.deployments.device_program import NEW, OLD, ask, fault, refusal, stage
 from tests.ssh_devices import as_device_runs
 
 
@@ -32,6 +33,7 @@ def test_a_release_gives_its_golden_outputs_and_its_latency(root: Path, running:
     checked = ask(root, "check", "--version", running)
     assert checked["worst_lsb"] == checked["allowed_lsb"] == 0 and checked["images"] == 16
     measured = ask(root, "benchmark", "--version", running, "--current", "--runs", 12, "--warmup", 1)
+    assert measured["load_ms"] > 0 and measured["first_ms"] > 0 and measured["peak_memory_bytes"] > 1e7
     assert (measured["runs"], measured["warmup"], measured["threads"]) == (12, 1, 1)
     assert 0 < measured["p50_ms"] <= measured["p95_ms"] <= measured["p99_ms"]
     assert measured["runtime"] == checked["runtime"] and measured["delegate"] in ("xnnpack", "none")
@@ -54,18 +56,18 @@ def test_another_model_than_the_golden_set_was_made_with_is_refused(
 
 def test_a_rotted_release_is_named_before_it_is_opened(root: Path, running: str) -> None:
     (root / "current" / "golden.npz").write_bytes(b"rot")
-    said = refusal(root, "check", "--version", running, "--current")
+    said = fault(root, "check", "--version", running, "--current")
     assert said == f"files of {running} differ from its manifest: golden.npz"
 
 
 @pytest.mark.parametrize("command", ["check", "benchmark"])
 def test_only_what_is_there_is_run(root: Path, command: str) -> None:
     stage(root, OLD)
-    assert refusal(root, command, "--version", NEW) == f"there is no release {NEW} on this device"
-    assert refusal(root, command, "--version", OLD, "--current").startswith("there is no release current")
+    assert fault(root, command, "--version", NEW) == f"there is no release {NEW} on this device"
+    assert fault(root, command, "--version", OLD, "--current").startswith("there is no release current")
     device.point_current(root, OLD)
-    (root / "releases" / NEW).mkdir()
-    assert refusal(root, command, "--version", NEW, "--current") == f"current leads to {OLD}, not to {NEW}"
+    stage(root, NEW)
+    assert fault(root, command, "--version", NEW, "--current") == f"current leads to {OLD}, not to {NEW}"
 
 
 # ---------------------------------------------------------------- a model that only answers, and counts
@@ -236,22 +238,47 @@ def test_warm_up_is_not_measured_and_frames_take_turns(
     root: Path, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 10**9, 2_000_000))  # 2 ms between two looks at it
-    cpu, wall = iter([1.0, 1.006]), iter([5.0, 5.01])
-    fake = SimpleNamespace(perf_counter_ns=lambda: next(clock), process_time=lambda: next(cpu),
-                           perf_counter=lambda: next(wall), monotonic=lambda: 0.0)  # fmt: skip
+    fake = SimpleNamespace(perf_counter_ns=lambda: next(clock), monotonic=lambda: 0.0,
+                           perf_counter=lambda: len(network.seen) / 100,
+                           thread_time=lambda: len(network.seen) * 0.006)  # fmt: skip
     monkeypatch.setattr(device, "time", fake)
     answer = ask(root, "benchmark", "--version", NEW, "--runs", 5, "--warmup", 4, "--threads", 2)
-    assert network.seen == [0, 1, 2, 0, 0, 1, 2, 0, 1]
+    assert network.seen == [0, 0, 1, 2, 0, 0, 1, 2, 0, 1]
     assert (answer["runs"], answer["warmup"], answer["threads"]) == (5, 4, 2)
     assert (answer["mean_ms"], answer["std_ms"], answer["fps"]) == (2.0, 0.0, 500.0)
-    assert answer["cpu_share"] == 0.6 and answer["delegate"] is None
+    assert answer["cpu_share"] == 0.6 and answer["delegate"] is None and answer["first_ms"] == 2
+
+
+def test_it_is_measured_for_as_long_as_asked_after_a_warm_up_that_ends_steady(
+    root: Path, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame takes 10 ms, and at first ever less time."""
+    slow = [0.05 - 0.0005 * number for number in range(80)]
+
+    def now() -> float:
+        return sum(slow[: len(network.seen)]) + 0.01 * max(0, len(network.seen) - len(slow))
+
+    fake = SimpleNamespace(perf_counter_ns=lambda: int(now() * 1e9), monotonic=lambda: 0.0,
+                           perf_counter=now, thread_time=now)  # fmt: skip
+    monkeypatch.setattr(device, "time", fake)
+    monkeypatch.setattr(device, "timed", lambda interpreter, frame: took(now, interpreter, frame))
+    words = ("--runs", 5, "--min-s", 1, "--warmup", 1, "--warmup-s", 0.5)
+    answer = ask(root, "benchmark", "--version", NEW, *words)
+    assert answer["seconds"] == pytest.approx(1, abs=0.1)
+    assert answer["warmup"] > 11, "half a second is over, but frames still get faster"
+
+
+def took(now: Callable[[], float], interpreter: Network, frame: NDArray[np.uint8]) -> float:
+    started = now()
+    device.run_frame(interpreter, frame)
+    return 1000 * (now() - started)
 
 
 def test_by_default_a_hundred_frames_are_measured_after_ten_on_one_thread(
     root: Path, network: Network
 ) -> None:
     answer = ask(root, "benchmark", "--version", NEW)
-    assert (answer["runs"], answer["warmup"], answer["threads"], len(network.seen)) == (100, 10, 1, 110)
+    assert (answer["runs"], answer["warmup"], answer["threads"], len(network.seen)) == (100, 10, 1, 111)
 
 
 def test_percentiles_are_of_the_measured_times() -> None:
@@ -271,6 +298,30 @@ def test_the_delegate_is_what_the_graph_shows() -> None:
     assert device.delegate(object()) is None
 
 
+def test_a_proof_is_the_golden_outputs_and_the_latency(root: Path, network: Network) -> None:
+    answer = ask(root, "prove", "--version", NEW, "--runs", 10)
+    assert (answer["images"], answer["worst_lsb"], answer["runs"]) == (3, 0, 10)
+    network.off = 1
+    assert "outputs differ" in refusal(root, "prove", "--version", NEW)
+
+
+def test_a_model_that_the_runtime_throws_at_is_at_fault_itself(
+    root: Path, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def invoke() -> None:
+        raise RuntimeError("node 121 failed to invoke")
+
+    monkeypatch.setattr(network, "invoke", invoke)
+    for command in ("check", "benchmark"):
+        said = refusal(root, command, "--version", NEW)
+        assert said == f"the runtime can't run {NEW}: node 121 failed to invoke"
+
+
+def test_two_proofs_do_not_measure_at_the_same_time(root: Path, network: Network) -> None:
+    with device.locked(root, 0, "measuring"):
+        assert ask(root, "prove", "--version", NEW)["kind"] == "busy"
+
+
 # ---------------------------------------------------------------- the runtime
 
 
@@ -278,7 +329,7 @@ def test_a_device_without_a_runtime_says_how_to_get_one(
     root: Path, running: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "RUNTIMES", (("nowhere_to_be_found", "nowhere"),))
-    assert "has no runtime: pip install ai-edge-litert" in refusal(root, "check", "--version", running)
+    assert "has no runtime: pip install ai-edge-litert" in fault(root, "check", "--version", running)
     machine = ask(root, "inspect")["machine"]
     assert (machine["runtime"], machine["runtime_version"]) == (None, None)
 
@@ -310,7 +361,7 @@ def test_the_models_minimum_holds_for_the_runtime_that_counts_like_it(
     package: str, version: str, minimum: str, refused: bool
 ) -> None:
     said = f"needs TensorFlow Lite {minimum} or newer, this device has {package} {version}"
-    with pytest.raises(device.Refused, match=said) if refused else contextlib.nullcontext():
+    with pytest.raises(device.Faulty, match=said) if refused else contextlib.nullcontext():
         device.refuse_if_too_old(package, version, minimum)
 
 

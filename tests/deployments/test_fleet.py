@@ -1,5 +1,6 @@
 """The inventory: what it takes, and how it says what it doesn't."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,11 @@ from deployments.fleet import key_fingerprint, load_fleet
 from storage.errors import FleetError, InputError
 from tests.ssh_devices import new_key
 
-PIN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
+
+def pin(number: int) -> str:
+    """A host key that isn't that of another number."""
+    raw = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes([number]) * 32
+    return f"ssh-ed25519 {base64.b64encode(raw).decode()}"
 
 
 def inventory(folder: Path, devices: str, defaults: str = 'user = "pi"\nkey_file = "key"') -> Path:
@@ -20,7 +25,7 @@ def inventory(folder: Path, devices: str, defaults: str = 'user = "pi"\nkey_file
 
 
 def device(name: str = "a", **fields: object) -> str:
-    fields = {"name": name, "host": f"{name}.example", "host_key": PIN, **fields}
+    fields = {"name": name, "host": f"{name}.example", "host_key": pin(ord(name[0])), **fields}
     lines = [f"{key} = {value if isinstance(value, int) else repr(value)}" for key, value in fields.items()]
     return "\n".join(["[[devices]]", *lines, ""])
 
@@ -62,6 +67,7 @@ def test_the_shipped_example_is_a_valid_inventory(tmp_path: Path) -> None:
         (device(name="../a"), r"device \.\./a: name"),
         (device("a") + device("a", host="b"), r"two devices are called a"),
         (device("a") + device("b", host="a.example"), r"b is at the same host, port and root"),
+        (device("a") + device("b", host_key=pin(ord("a"))), r"a and b show the same host key, as copies"),
         (device(key_file="none"), r"device a: there is no key_file .*none"),
         ("", r"names no device"),
         ("[device]\n", r"but device: "),

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from deployments.ssh import connect
+from deployments.ssh import Finished, connect
 from storage.errors import DeviceError
 from tests.ssh_devices import SshDevice, free_port, new_key
 
@@ -96,6 +96,31 @@ def test_a_key_file_that_is_none_is_named_without_its_content(ssh_device: SshDev
     with pytest.raises(DeviceError, match=r"key_file .*can't be used") as caught, connect(other):
         pass
     assert "topsecret" not in str(caught.value)
+
+
+def test_a_key_that_others_may_read_is_not_used(ssh_device: SshDevice) -> None:
+    ssh_device.device.key_file.chmod(0o640)
+    with (
+        pytest.raises(DeviceError, match=r"others may read key_file .*`chmod 600 "),
+        connect(ssh_device.device),
+    ):
+        pass
+
+
+def test_a_command_is_spoken_to_line_by_line_and_its_end_is_a_value(ssh_device: SshDevice) -> None:
+    with connect(ssh_device.device) as connection:
+        session = connection.session(["sh", "-c", 'read a; echo "got $a"; echo more; read b; exit 4'])
+        assert session.exchange("first", b"one\n", timeout_s=60) == "got one"
+        assert session.exchange("nothing", b"", timeout_s=60) == "more"
+        ended = session.exchange("second", b"two\n", timeout_s=60)
+    assert isinstance(ended, Finished) and ended.exit_status == 4
+
+
+def test_a_command_that_says_nothing_is_given_up(ssh_device: SshDevice) -> None:
+    with connect(ssh_device.device) as connection:
+        session = connection.session(["sleep", "30"])
+        with pytest.raises(DeviceError, match=r"pi-1.*`wait`: no end after 0.5 s"):
+            session.exchange("wait", b"", timeout_s=0.5)
 
 
 def test_a_changed_host_key_is_refused_before_our_key_is_shown(ssh_device: SshDevice, tmp_path: Path) -> None:

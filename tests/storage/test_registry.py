@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -354,10 +355,11 @@ def test_the_ledger_has_the_last_word_on_each_device(registry: Registry, store: 
     registry.record_device("pi-1", {"outcome": "failed"})
     registry.record_device("pi-1", {"outcome": "updated"})
     registry.record_device("pi-2", {"outcome": "unreachable"})
-    registry.record_benchmark("20300101-000000-00000000", "pi-1", {"p95_ms": 1.5})
+    at = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+    registry.record_benchmark("20300101-000000-00000000", "pi-1", at, {"p95_ms": 1.5})
     assert registry.devices() == {"pi-1": {"outcome": "updated"}, "pi-2": {"outcome": "unreachable"}}
     assert registry.device("pi-1") == {"outcome": "updated"} and registry.device("pi-3") is None
-    figures = json.loads(store.read("fleet/benchmarks/20300101-000000-00000000/pi-1.json"))
+    figures = json.loads(store.read("fleet/benchmarks/pi-1/20300101-000000-00000000/20300102-030405.json"))
     assert figures == {"p95_ms": 1.5}
 
 
@@ -382,6 +384,9 @@ def test_garbage_in_the_ledger_is_one_clear_error(
     ["../champion", "20260101-000000", "latest", "20300101-000000-00000000\n", "x20300101-000000-00000000"],
 )
 def test_a_version_that_is_none_says_how_one_looks(registry: Registry, version: str) -> None:
-    for ask in (registry.manifest, lambda name: registry.record_benchmark(name, "pi-1", {})):
+    for ask in (
+        registry.manifest,
+        lambda name: registry.record_benchmark(name, "pi-1", datetime.now(UTC), {}),
+    ):
         with pytest.raises(InputError, match=r"expected one like"):
             ask(version)

@@ -44,7 +44,13 @@ def test_figures_that_are_no_numbers_are_none(number: float) -> None:
         ("\x1b]8;;http://evil\x1b\\link", "link"),
         ("one\ntwo\r\tthree\x00\x9b\u202efour", "one two three four"),
         ("84 °C, ñ, 顔", "84 °C, ñ, 顔"),
+        ("x" * 501, "x" * 499 + "…"),
     ],
 )
 def test_what_a_device_says_is_one_line_of_printable_characters(said: str, shown: str) -> None:
     assert plain(said) == shown
+
+
+def test_p99_of_fewer_than_a_thousand_frames_is_indicative() -> None:
+    many = {runs: latency(1).model_copy(update={"runs": runs}).p99_is_indicative for runs in (999, 1000)}
+    assert many == {999: True, 1000: False}

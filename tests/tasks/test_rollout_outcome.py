@@ -1,6 +1,6 @@
 """What a rollout is told and what it says, without any device."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from storage.errors import DeviceError, FleetError, InputError, StoreError
 from storage.registry import Registry
 from tasks.register import Release
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, check_fleet, record, roll_out_release
+from tasks.rollout.ledger import Ledger
 from tests.releases import new_store
 from tests.ssh_devices import new_key
 from tests.tasks.small_run import latency
@@ -30,6 +31,8 @@ def fleet_outcome(*outcomes: str, stopped: str | None = None) -> FleetOutcome:
     ("outcomes", "stopped", "word"),
     [
         (["updated", "updated"], None, "Deployed"),
+        (["updated", "faulty"], None, "PartlyDeployed"),
+        (["faulty", "faulty"], None, "NotDeployed"),
         (["updated", "unreachable"], None, "PartlyDeployed"),
         (["updated", "inconclusive"], None, "PartlyDeployed"),
         (["updated", "failed"], None, "RolloutFailed"),
@@ -45,7 +48,7 @@ def test_one_word_says_how_a_rollout_ended(outcomes: list[str], stopped: str | N
 def test_one_sentence_says_how_many_devices_run_the_release_and_why_others_do_not() -> None:
     assert fleet_outcome("updated", "updated").sentence == "R runs on 2 of 2 devices."
     assert fleet_outcome("unreachable", "updated", "failed").sentence == (
-        "R runs on 1 of 3 devices. pi-1: unreachable, why 1; pi-3: failed, why 3"
+        "R runs on 1 of 3 devices. pi-3: failed, why 3; pi-1: unreachable, why 1"
     )
 
 
@@ -111,10 +114,10 @@ def test_a_missing_inventory_ends_before_any_device_is_spoken_to(tmp_path: Path)
 def test_a_rollout_without_an_inventory_is_an_error_that_says_where_to_name_one(tmp_path: Path) -> None:
     release = Release(version=VERSION, uri="", manifest_sha256="", directory=tmp_path)
     with disable_run_logger(), pytest.raises(FleetError, match=r"rollout\.inventory"):
-        roll_out_release.fn(str(tmp_path), release, RolloutConfig())
+        roll_out_release(str(tmp_path), release, RolloutConfig())
 
 
-VERSION = "20260131-031500-0a1b2c3d"
+VERSION, OLDER = "20260131-031500-0a1b2c3d", "20260130-031500-0a1b2c3d"
 
 
 def seen(device: str, **fields: object) -> DeviceOutcome:
@@ -131,8 +134,7 @@ def test_the_ledger_holds_what_each_device_runs_and_how_fast(tmp_path: Path) -> 
     record(registry, whole(*devices))
     assert [DeviceOutcome.model_validate(facts) for facts in registry.devices().values()] == devices
     assert registry.devices()["a"]["release"] == VERSION
-    kept = [path.name for path in (tmp_path / "fleet/benchmarks" / VERSION).iterdir()]
-    assert kept == ["a.json"]
+    assert [len(registry.benchmarks(name)) for name in ("a", "b")] == [1, 0]
 
 
 def test_a_device_that_is_away_keeps_in_the_ledger_what_it_ran_and_when_it_was_seen(tmp_path: Path) -> None:
@@ -163,12 +165,66 @@ def test_a_store_that_fails_for_one_device_costs_no_other_and_is_told_with_what_
     ]
 
 
-def test_a_figure_that_is_no_number_costs_no_other_device_its_record(tmp_path: Path) -> None:
+def test_what_is_seen_is_in_the_ledger_at_once_and_a_later_word_replaces_it(tmp_path: Path) -> None:
     registry = Registry(new_store(tmp_path))
-    broken = latency(2).model_copy(update={"p99_ms": float("nan")})
-    with pytest.raises(StoreError, match=r"lacks 1 of 3 outcomes: b: updated"):
-        record(registry, whole(seen("a"), seen("b").model_copy(update={"benchmark": broken}), seen("c")))
-    assert {"a", "c"} <= set(registry.devices())
+    ledger = Ledger(registry, VERSION, "run-1")
+    ledger.observe(seen("a", outcome="inconclusive", reason=f"is being switched to {VERSION}",
+                        running_release=OLDER, benchmark=None))  # fmt: skip
+    first = registry.devices()["a"]
+    assert (first["running_release"], first["run"]) == (OLDER, "run-1") and "being switched" in str(first)
+    ledger.observe(seen("a"))
+    assert registry.devices()["a"]["running_release"] == VERSION
+
+
+def test_an_older_observation_of_another_run_replaces_no_newer_one(tmp_path: Path) -> None:
+    registry = Registry(new_store(tmp_path))
+    Ledger(registry, VERSION, "run-2").observe(seen("a"))
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    Ledger(registry, OLDER, "run-1").observe(seen("a", seen_at=before, running_release=OLDER))
+    facts = registry.devices()["a"]
+    assert (facts["running_release"], facts["run"]) == (VERSION, "run-2")
+
+
+def test_a_line_that_can_not_be_read_is_written_anew(tmp_path: Path) -> None:
+    registry = Registry(new_store(tmp_path))
+    (tmp_path / "fleet").mkdir()
+    (tmp_path / "fleet/a.json").write_text("{")
+    Ledger(registry, VERSION).observe(seen("a"))
+    assert registry.devices()["a"]["running_release"] == VERSION
+
+
+def test_devices_that_were_not_visited_keep_their_line(tmp_path: Path) -> None:
+    registry = Registry(new_store(tmp_path))
+    record(registry, whole(seen("a")))
+    before = registry.devices()
+    waiting = DeviceOutcome(device="a", outcome="inconclusive", reason="not visited", visited=False)
+    record(registry, whole(waiting, seen("b")))
+    assert registry.devices()["a"] == before["a"]
+
+
+def test_a_device_has_a_history_of_what_was_measured(tmp_path: Path) -> None:
+    registry = Registry(new_store(tmp_path))
+    for minute in (1, 2):
+        at = datetime(2026, 1, 31, 3, minute, tzinfo=UTC)
+        Ledger(registry, VERSION).observe(seen("a", seen_at=at, benchmark=latency(minute)))
+    assert [figures["p50_ms"] for figures in registry.benchmarks("a")] == [1, 2]
+
+
+def test_a_sentence_and_a_table_stay_short_for_a_large_fleet() -> None:
+    devices = [
+        DeviceOutcome.model_validate(
+            {"device": f"pi-{number}", "outcome": kind, "reason": f"a long reason for {number} " * 20}
+        )
+        for number in range(5000)
+        for kind in [("updated", "failed", "faulty", "unreachable", "inconclusive")[number % 5]]
+    ]
+    fleet = FleetOutcome(release="R", devices=tuple(devices), max_latency_ms=200)
+    assert len(fleet.sentence) < 1500
+    assert fleet.sentence.startswith(
+        "R runs on 1000 of 5000 devices. pi-1, pi-6, pi-11 and 997 more: failed, a"
+    )
+    rows = fleet.table()
+    assert len(rows) == 200 and {row["outcome"] for row in rows}.isdisjoint({"updated"})
 
 
 def test_a_row_of_a_table_tells_release_time_and_figures() -> None:

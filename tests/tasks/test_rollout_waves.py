@@ -3,18 +3,19 @@
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from deployments.fleet import Device, Fleet
-from deployments.program import Answer
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, waves
+from tasks.rollout.outcome import failing_share
 from tasks.rollout.visit import Payload
 from tasks.rollout.waves import in_waves, wave_targets
 
 PIN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
-PAYLOAD = Payload("new", (), Path(), max_latency_ms=200)
+PAYLOAD = Payload("new", Path(), "", None, max_latency_ms=200)
 
 
 @dataclass
@@ -23,7 +24,8 @@ class Answers:
 
     kinds: Mapping[int, str] = field(default_factory=dict)
     previous: str | None = "old"
-    back: Answer = field(default_factory=lambda: {"ok": True, "current": "old"})
+    back: str | None = "old"
+    """What a device runs that was taken back; "away" where it can't be spoken to."""
     visited: list[int] = field(default_factory=list)
     taken_back: list[int] = field(default_factory=list)
 
@@ -37,9 +39,12 @@ class Answers:
              "previous_release": self.previous, "running_release": running}
         )  # fmt: skip
 
-    def take_back(self, device: Device) -> Answer:
+    def take_back(self, device: Device, why: str) -> DeviceOutcome:
         self.taken_back.append(int(device.name))
-        return self.back
+        if self.back == "away":
+            return DeviceOutcome(device=device.name, outcome="unreachable", reason="it is\x1b[2J off")
+        return DeviceOutcome(device=device.name, outcome="failed", reason=f"returned: {why}",
+                             running_release=self.back, seen_at=datetime.now(UTC))  # fmt: skip
 
 
 def fleet(devices: int) -> Fleet:
@@ -62,6 +67,7 @@ def test_waves_reach_the_canaries_then_growing_shares_then_all() -> None:
     assert wave_targets(40, config) == [2, 4, 20, 40]
     assert wave_targets(41, config) == [2, 5, 21, 41]
     assert wave_targets(1, config) == [1]
+    assert wave_targets(8, RolloutConfig(canaries=5)) == [5, 8], "canaries come first, however many"
 
 
 def test_every_device_is_visited_once_and_told_of_in_the_order_of_the_inventory() -> None:
@@ -74,16 +80,13 @@ def test_every_device_is_visited_once_and_told_of_in_the_order_of_the_inventory(
 
 
 @pytest.mark.parametrize(
-    ("canaries", "failing", "visited"),
-    [(1, 1, 1), (3, 2, 3), (1, 2, 5), (1, 5, 5), (1, 6, 20)],
+    ("canaries", "failing", "wave"), [(1, 1, 1), (3, 2, 1), (1, 2, 2), (1, 5, 2), (1, 6, 3)]
 )
-def test_a_failure_is_met_by_its_own_wave_and_by_no_later_one(
-    canaries: int, failing: int, visited: int
-) -> None:
+def test_a_failure_is_met_by_its_own_wave_and_by_no_later_one(canaries: int, failing: int, wave: int) -> None:
     answers = Answers({failing: "failed"})
     result = run(20, answers, canaries=canaries, waves=(0.25, 1.0))
-    assert len(answers.visited) == visited
-    assert result.stopped and result.word == "RolloutFailed"
+    assert len(answers.visited) == failing, "no device is visited after it"
+    assert result.stopped and result.stopped.startswith(f"wave {wave}:") and result.word == "RolloutFailed"
 
 
 def test_a_wave_larger_than_max_parallel_is_served_in_turns() -> None:
@@ -118,7 +121,7 @@ def test_devices_of_a_stopped_rollout_that_it_never_visited_say_so() -> None:
 
 def test_the_reason_of_a_stop_names_wave_counts_and_the_first_device() -> None:
     result = run(8, Answers({3: "failed", 5: "failed"}), waves=(0.5, 1.0), canaries=2)
-    assert result.stopped == "wave 2: 1 of 2 devices failed, 0 allowed; 3: why 3"
+    assert result.stopped == "wave 2: 1 of 1 devices failed, 0 allowed; 3: why 3"
 
 
 @pytest.mark.parametrize(("allowed", "stops"), [(0, True), (1, True), (2, False), (3, False)])
@@ -126,7 +129,7 @@ def test_more_failures_than_allowed_in_a_wave_stop_the_rollout(allowed: int, sto
     answers = Answers({2: "failed", 3: "failed"})
     result = run(8, answers, canaries=4, waves=(1.0,), max_failures_per_wave=allowed)
     assert bool(result.stopped) is stops
-    assert len(answers.visited) == (4 if stops else 8)
+    assert len(answers.visited) == (allowed + 2 if stops else 8)
     assert result.accepted is not stops and result.word == "RolloutFailed"
 
 
@@ -148,8 +151,8 @@ def test_a_fleet_of_which_nobody_answers_is_visited_to_its_end() -> None:
 def test_a_stopped_rollout_takes_back_what_it_updated_and_nothing_else() -> None:
     answers = Answers({2: "unreachable", 4: "inconclusive", 5: "failed"})
     result = run(10, answers, canaries=1, waves=(0.4, 1.0))
-    assert answers.visited == [1, 2, 3, 4, 5, 6], "four answers are the second wave's target"
-    assert sorted(answers.taken_back) == [1, 3, 6]
+    assert answers.visited == [1, 2, 3, 4, 5], "no further device once the limit is passed"
+    assert sorted(answers.taken_back) == [1, 3]
     first = result.devices[0]
     assert (first.outcome, first.running_release) == ("failed", "old")
     assert first.reason == f"returned: stopped in {result.stopped}"
@@ -170,16 +173,85 @@ def test_a_device_that_ran_the_release_before_keeps_it_when_the_rollout_stops() 
 
 
 def test_a_device_that_had_no_release_before_is_taken_back_to_none() -> None:
-    answers = Answers({2: "failed"}, previous=None, back={"ok": True, "current": None})
+    answers = Answers({2: "failed"}, previous=None, back=None)
     result = run(2, answers)
     assert answers.taken_back == [1] and result.devices[0].running_release is None
 
 
 def test_a_device_that_does_not_go_back_is_told_of_as_it_is() -> None:
-    answers = Answers({2: "failed"}, back={"ok": False, "error": "it is\x1b[2J off"})
+    answers = Answers({2: "failed"}, back="away")
     first = run(2, answers).devices[0]
     assert (first.outcome, first.running_release) == ("failed", "new")
-    assert first.reason.startswith("not returned: it is off; stopped in wave 2: 1 of 1 devices failed")
+    assert first.reason == "not returned: it is off"
+
+
+def test_failures_count_for_the_whole_wave_and_not_for_its_turns() -> None:
+    answers = Answers({1: "failed", 2: "inconclusive", 3: "inconclusive", 5: "failed"})
+    result = run(20, answers, canaries=4, waves=(1.0,), max_failures_per_wave=1)
+    assert result.stopped == "wave 1: 2 of 5 devices failed, 1 allowed; 1: why 1"
+
+
+def test_a_wave_starts_no_further_device_once_its_limit_is_passed() -> None:
+    answers = Answers({2: "failed"})
+    result = run(100, answers, canaries=1, waves=(1.0,))
+    assert answers.visited == [1, 2] and result.stopped
+
+
+def test_a_share_of_a_large_wave_may_fail() -> None:
+    answers = Answers(dict.fromkeys(range(11, 16), "failed"))
+    config = {"canaries": 10, "waves": (1.0,), "max_failures_percent": 5}
+    assert run(110, answers, **config).stopped is None
+    answers = Answers(dict.fromkeys(range(11, 17), "failed"))
+    stopped = run(110, answers, **config).stopped
+    assert stopped and stopped.startswith("wave 2: 6 of 6 devices failed, 5 allowed")
+
+
+def test_a_devices_own_fault_neither_stops_a_rollout_nor_is_an_answer() -> None:
+    answers = Answers({1: "faulty", 3: "faulty"})
+    result = run(3, answers)
+    assert result.stopped is None and result.accepted and answers.taken_back == []
+    assert (result.word, len(answers.visited)) == ("PartlyDeployed", 3)
+    assert result.sentence == "new runs on 1 of 3 devices. 1, 3: faulty, why 1"
+
+
+def test_too_many_devices_at_fault_stop_a_rollout_but_not_before_enough_were_visited() -> None:
+    everyone = dict.fromkeys(range(1, 101), "faulty")
+    result = run(100, Answers(everyone), max_faults_per_wave=2)
+    assert result.stopped == "wave 1: 5 of 5 devices are faulty, 2 allowed; 1: why 1"
+    assert run(4, Answers(everyone)).word == "NotDeployed"
+    fifth = Answers(dict.fromkeys(range(11, 110, 5), "faulty"))
+    assert run(110, fifth, canaries=10, waves=(1.0,), max_faults_percent=20).stopped is None
+
+
+def test_a_device_that_was_left_on_the_release_is_taken_back_whatever_it_is_told_as() -> None:
+    answers = Answers({2: "failed"})
+
+    def bring(device: Device) -> DeviceOutcome:
+        outcome = answers.bring(device)
+        lost = {"outcome": "inconclusive", "running_release": "new"}
+        return outcome.model_copy(update=lost if device.name == "1" else {})
+
+    config = RolloutConfig(max_parallel=1)
+    in_waves(fleet(2), PAYLOAD, config, bring, answers.take_back)
+    assert answers.taken_back == [1]
+
+
+def test_each_wave_says_what_it_proves_of_the_devices_that_were_not_asked() -> None:
+    said: list[str] = []
+    answers = Answers()
+    config = RolloutConfig(max_parallel=1, canaries=5, waves=(1.0,))
+    in_waves(fleet(59), PAYLOAD, config, answers.bring, answers.take_back, say=said.append)
+    assert said == [
+        "wave 1: 5 of 5 devices prove the release; it may fail on up to 45% of all (95 % bound)",
+        "wave 2: 59 of 59 devices prove the release; it may fail on up to 5% of all (95 % bound)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("failed", "tried", "share"), [(0, 1, 0.95), (0, 5, 0.4507), (1, 20, 0.2161), (3, 300, 0.0257), (2, 2, 1)]
+)
+def test_the_bound_is_that_of_clopper_and_pearson(failed: int, tried: int, share: float) -> None:
+    assert failing_share(failed, tried) == pytest.approx(share, abs=5e-4)
 
 
 def test_a_rollout_visits_with_its_release_and_tells_each_outcome_as_it_comes(
@@ -189,20 +261,29 @@ def test_a_rollout_visits_with_its_release_and_tells_each_outcome_as_it_comes(
     heard: list[DeviceOutcome] = []
     returned: list[tuple[str, str, str]] = []
     config = RolloutConfig(max_parallel=1)
+    quick = config.model_copy(update={"measure": False})
 
-    def visit(device: Device, payload: Payload, given: RolloutConfig) -> DeviceOutcome:
-        assert payload is PAYLOAD and given is config
+    def visit(device: Device, payload: Payload, given: RolloutConfig, hear: object) -> DeviceOutcome:
+        assert payload is PAYLOAD and given in (config, quick)
         return answers.bring(device)
 
-    def return_device(device: Device, version: str, given: RolloutConfig, why: str) -> Answer:
+    def measure(
+        device: Device, payload: Payload, given: RolloutConfig, outcome: DeviceOutcome
+    ) -> DeviceOutcome:
+        return outcome.model_copy(update={"reason": f"{outcome.reason}, measured"})
+
+    def return_device(device: Device, version: str, given: RolloutConfig, why: str) -> DeviceOutcome:
         returned.append((device.name, version, why))
-        return answers.take_back(device)
+        return answers.take_back(device, why)
 
     monkeypatch.setattr(waves, "read_payload", lambda folder, given: {tmp_path: PAYLOAD}[folder])
     monkeypatch.setattr(waves, "visit", visit)
+    monkeypatch.setattr(waves, "measure_updated", measure)
     monkeypatch.setattr(waves, "return_device", return_device)
     result = waves.roll_out(tmp_path, fleet(2), config, heard.append)
-    assert [outcome.reason for outcome in heard] == ["why 1", "why 2"]
-    assert returned == [("1", "new", "the rollout was stopped")]
+    assert [outcome.reason for outcome in heard[:2]] == ["why 1, measured", "why 2"]
+    assert returned == [("1", "new", f"stopped in {result.stopped}")]
+    assert heard[2] == result.devices[0] and heard[2].running_release == "old"
     assert result.release == "new" and result.devices[0].reason.startswith("returned")
     assert waves.roll_out(tmp_path, fleet(1), config).complete, "nobody needs to listen"
+    assert waves.roll_out(tmp_path, fleet(1), quick).devices[0].reason == "why 1"

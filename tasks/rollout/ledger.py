@@ -1,0 +1,77 @@
+"""The ledger: what is seen of each device, written down as it happens.
+
+A line of the ledger is what a device told last (`running_release`, `seen_at`) and what became of it in the
+last rollout that visited it. Nobody's silence replaces what a device has told, and nothing older what is
+newer, so a rollout that is killed leaves the truth of each device that it has come to.
+"""
+
+import threading
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from storage.errors import StoreError
+from storage.registry import Registry
+from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
+
+
+class Ledger:
+    """Writes into the store's ledger for one run; what it can't write is told at the end."""
+
+    def __init__(self, registry: Registry, release: str, run: str = ""):
+        self._registry, self._release, self._run = registry, release, run
+        self._missing: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def observe(self, outcome: DeviceOutcome) -> None:
+        """Write down a device's outcome; may be called from several threads."""
+        missing = None
+        try:
+            self._write(outcome)
+        except (StoreError, ValueError) as error:
+            missing = f"{outcome.device}: {outcome.outcome}, {outcome.reason} ({error})"
+        with self._lock:
+            self._missing.pop(outcome.device, None)
+            if missing:
+                self._missing[outcome.device] = missing
+
+    def close(self, fleet: FleetOutcome) -> None:
+        """StoreError that names the devices whose last outcome isn't in the ledger; all others' are."""
+        for outcome in fleet.devices:
+            if outcome.device in self._missing:
+                self.observe(outcome)
+        if self._missing:
+            some = "; ".join(list(self._missing.values())[:5])
+            raise StoreError(
+                f"{fleet.sentence} The ledger lacks {len(self._missing)} of {len(fleet.devices)} outcomes: "
+                f"{some}. Roll {fleet.release} out again once the store can be written"
+            )
+
+    def _write(self, outcome: DeviceOutcome) -> None:
+        known, now = self._known(outcome.device), datetime.now(UTC)
+        if outcome.seen_at and known and known.seen_at and known.seen_at > outcome.seen_at:
+            return  # another run has seen it since
+        if known and not outcome.seen_at:
+            keep = {name: getattr(known, name) for name in ("running_release", "seen_at", "benchmark")}
+            outcome = outcome.model_copy(update=keep)
+        facts = {"at": now.isoformat(timespec="seconds"), "run": self._run, "release": self._release}
+        self._registry.record_device(outcome.device, {**facts, **outcome.model_dump(mode="json")})
+        if outcome.benchmark and outcome.outcome != "inconclusive" and outcome.seen_at:
+            figures = {**facts, "device": outcome.device, **outcome.benchmark.model_dump(mode="json")}
+            self._registry.record_benchmark(self._release, outcome.device, outcome.seen_at, figures)
+
+    def _known(self, device: str) -> DeviceOutcome | None:
+        """What the ledger has; a line that can't be read is written anew."""
+        try:
+            return DeviceOutcome.model_validate(self._registry.device(device) or {})
+        except (StoreError, ValidationError):
+            return None
+
+
+def record(registry: Registry, fleet: FleetOutcome, run: str = "") -> None:
+    """Write down the outcome of every device that was visited; StoreError as of `Ledger.close`."""
+    ledger = Ledger(registry, fleet.release, run)
+    for outcome in fleet.devices:
+        if outcome.visited:
+            ledger.observe(outcome)
+    ledger.close(fleet)
