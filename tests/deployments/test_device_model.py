@@ -223,14 +223,14 @@ def test_a_devices_delegate_is_loaded_and_told_with_the_runtime(monkeypatch: pyt
 
 @pytest.mark.parametrize("error", [OSError("no such file"), ValueError("")])
 def test_a_delegate_that_can_not_be_loaded_is_refused_with_what_to_look_at(error: Exception) -> None:
-    with pytest.raises(device.Refused, match=r"/lib/x\.so can't be loaded: .*plugged in"):
+    with pytest.raises(device.Faulty, match=r"/lib/x\.so can't be loaded: .*plugged in"):
         device.load_library(Runtime(error), "/lib/x.so")
 
 
 # the runtime's own destructor stumbles over what it could not load
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_real_runtime_refuses_a_library_that_is_not_there(root: Path, running: str) -> None:
-    said = refusal(root, "check", "--version", running, "--delegate", "/lib/libnowhere.so.1")
+    said = fault(root, "check", "--version", running, "--delegate", "/lib/libnowhere.so.1")
     assert "delegate /lib/libnowhere.so.1 can't be loaded" in said
 
 
