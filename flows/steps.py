@@ -17,6 +17,7 @@ from prefect.states import Completed
 from pydantic import BaseModel, Field
 
 from flows.night import RunningNight, running_night
+from flows.nightly import FormData, FormTraining, NightForm, whole_config
 from flows.retrain import make_candidate
 from flows.site import Site, open_site
 from storage.errors import InputError
@@ -35,8 +36,6 @@ from tasks.gate import GateConfig, judge_candidate
 from tasks.ingest import ingest_sources
 from tasks.night import find_night
 from tasks.prepare import PreparedData, prepare_dataset
-from tasks.prepare.config import LabelChoice
-from tasks.presets import Preset
 from tasks.report.publish import keep_experiment, publish_report
 from tasks.rollout import RolloutConfig, check_fleet
 from tasks.train import train_model
@@ -47,49 +46,15 @@ _STORE = (
 _WORK = "Directory for caches and unfinished work. Empty: STRESS_VISION_WORK or the default."
 
 
-class DataForm(BaseModel, frozen=True, extra="forbid", title="Data set"):
-    """What a person decides about a data set; all else is the preset's."""
+class StepForm(BaseModel, frozen=True, extra="forbid", title="Data and training"):
+    """What a person decides; what is left empty comes from the settings in the store, or the preset."""
 
-    store: str = Field(default="", description=_STORE)
-    preset: Preset = Field(default="balanced", description="Starting values for all that is not given.")
-    label_set: LabelChoice | None = Field(
-        default=None, description="Labels of FER-2013. Empty: the preset's."
-    )
-    target_per_class: int | None = Field(
-        default=None, ge=0, le=200_000, description="Images of each class an epoch. Empty: the preset's."
-    )
-    work_dir: str = Field(default="", description=_WORK)
+    data: FormData = Field(default=FormData(), title="Data")
+    training: FormTraining = Field(default=FormTraining(), title="Training")
 
     def config(self) -> RetrainConfig:
-        """The whole configuration of a run."""
-        return RetrainConfig.model_validate(
-            {
-                "store": self.store,
-                "preset": self.preset,
-                "work_dir": self.work_dir,
-                "prepare": _given(label_set=self.label_set, target_per_class=self.target_per_class),
-                "train": self._training(),
-            }
-        )
-
-    def _training(self) -> dict[str, Any]:
-        return {}
-
-
-class TrainingForm(DataForm, frozen=True, extra="forbid", title="Training"):
-    """What a person decides about a training; all else is the preset's."""
-
-    epochs: int | None = Field(default=None, ge=1, le=1000, description="Epochs. Empty: the preset's.")
-    batch_size: int | None = Field(
-        default=None, ge=1, le=4096, description="Images of a step. Empty: the preset's."
-    )
-    learning_rate: float | None = Field(
-        default=None, gt=0, le=1, description="Learning rate at the start. Empty: the preset's."
-    )
-
-    def _training(self) -> dict[str, Any]:
-        rate = _given(learning_rate=self.learning_rate)
-        return _given(epochs=self.epochs, batch_size=self.batch_size, optimizer=rate or None)
+        """The whole configuration, as a night's form gives it."""
+        return whole_config(NightForm(data=self.data, training=self.training))
 
 
 class ExperimentRequest(BaseModel, frozen=True, extra="forbid", title="Experiment"):
@@ -131,10 +96,6 @@ class StepResult(BaseModel, frozen=True):
     experiment: str = ""
 
 
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def prepare_alone(config: RetrainConfig) -> State:
     """Fetch what is new in the sources and prepare the data set."""
     data = _prepared(_site(config), config)
@@ -158,17 +119,17 @@ def train_alone(config: RetrainConfig) -> State:
 
 
 @flow(name="prepare")
-def prepare(config: DataForm = DataForm()) -> State:  # noqa: B008 (frozen)
+def prepare(config: StepForm = StepForm()) -> State:  # noqa: B008 (frozen)
     """Prepare the data set of the store's images.
 
     Args:
-        config: Which labels, and how many images of each class.
+        config: Which data, and the preset, which says how classes are balanced.
     """
     return prepare_alone(config.config())
 
 
 @flow(name="train")
-def train(config: TrainingForm = TrainingForm()) -> State:  # noqa: B008 (frozen)
+def train(config: StepForm = StepForm()) -> State:  # noqa: B008 (frozen)
     """Train a network; nothing is judged, released or rolled out.
 
     Args:

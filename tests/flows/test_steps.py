@@ -17,14 +17,14 @@ from prefect.client.schemas.objects import State
 
 import flows.retrain
 from flows.cli import main
+from flows.nightly import FormTraining
 from flows.retrain import retrain
 from flows.steps import (
     BenchmarkRequest,
     ConversionRequest,
-    DataForm,
     ExperimentRequest,
+    StepForm,
     StepResult,
-    TrainingForm,
     benchmark,
     convert,
     evaluate,
@@ -36,7 +36,6 @@ from storage.errors import FleetError, InputError
 from storage.opening import open_store
 from tasks.config import RetrainConfig
 from tasks.experiment import NEWEST, find_experiment, list_experiments
-from tasks.presets import PRESETS
 from tasks.synthetic import write_dataset
 from tests.flows.test_retrain import LENIENT, TINY, inventory
 from tests.ssh_devices import StartDevices, free_port
@@ -125,7 +124,8 @@ def test_an_experiment_and_its_data_come_back_from_the_store(home: Path) -> None
 
 @pytest.mark.slow
 def test_the_data_set_alone_is_told_by_its_counts_and_made_once(home: Path) -> None:
-    form = DataForm(**place(home), target_per_class=0)
+    form = StepForm.model_validate({"data": {"store": str(home / "store")}})
+    (home / "store/retrain.toml").write_text(f'work_dir = "{home / "work"}"')
     state = prepare(form, return_state=True)
     assert {row["split"] for row in result_of(state).rows} >= {"train", "val", "test"}
     assert "as it was" in (prepare(form, return_state=True).message or "")
@@ -153,14 +153,13 @@ def test_a_file_is_timed_here_and_on_a_device_without_a_rollout(
         benchmark(asked.model_copy(update={"inventory": ""}))
 
 
-def test_a_form_gives_the_presets_values_and_its_own_over_them() -> None:
-    for preset in PRESETS:
-        form = TrainingForm.model_validate({"preset": preset})
-        assert form.config() == RetrainConfig.model_validate({"preset": preset})
-    given = {"preset": "highest_speed", "epochs": 3, "learning_rate": 0.01, "label_set": "fer2013"}
-    config = TrainingForm.model_validate(given).config()
-    assert (config.train.epochs, config.train.optimizer.learning_rate) == (3, 0.01)
-    assert config.prepare.label_set == "fer2013" and config.train.model.architecture == "custom_light"
+def test_a_form_gives_the_settings_of_the_store_and_its_own_over_them(tmp_path: Path) -> None:
+    (tmp_path / "retrain.toml").write_text("[train]\nepochs = 3\nbatch_size = 16\n")
+    form = StepForm.model_validate({"data": {"store": str(tmp_path)}, "training": {"preset": "smallest"}})
+    config = form.config()
+    assert (config.preset, config.train.epochs, config.train.batch_size) == ("smallest", 3, 16)
+    again = form.model_copy(update={"training": FormTraining(epochs=7)}).config()
+    assert (again.preset, again.train.epochs) == ("balanced", 7)
 
 
 def test_every_step_has_a_deployment_with_a_short_form() -> None:
