@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from storage.errors import InputError, ModelError
-from tasks.convert import ConvertConfig, check_counter, convert, count_instructions
+from tasks.convert import ConvertConfig, ConvertedModels, check_counter, convert, count_instructions
 from tasks.convert.conversion import calibration_images, min_runtime_version, run_in_runtime
 from tasks.convert.formats import to_tflite
 from tasks.convert.instructions import COUNTER_VARIABLE, smallest_model
@@ -108,6 +108,11 @@ def test_the_graph_is_one_piece_in_the_delegate_and_its_latency_is_measured(conv
         assert latency.std_ms > 0 and latency.fps == pytest.approx(1000 / latency.mean_ms)
     assert "CONV_2D" not in converted.int8.undelegated
     assert converted.models["float32"].undelegated == ()
+
+
+def test_what_was_found_of_every_file_lies_beside_them_as_json(converted):
+    path = converted.int8.path.with_name("conversion.json")
+    assert ConvertedModels.model_validate_json(path.read_text()) == converted
 
 
 def test_the_oldest_runtime_that_can_load_it_is_known(converted):

@@ -16,6 +16,7 @@ from tasks.report import (
     summary_markdown,
     write_model_card,
     write_report,
+    write_verdict,
 )
 from tasks.report.formats import duration, megabytes, outcome_words, points
 from tasks.rollout import DeviceOutcome, FleetOutcome
@@ -143,6 +144,26 @@ def test_shortcuts_stand_in_a_table_of_their_own_the_surest_first(rejected, tmp_
     rejected.data.metadata_path.write_text(kept)
     found = re.findall(r"<th>(\w+)</th><td>all</td>.*?>(0\.\d+)</td><td class=\"n\">(0\.\d+)<", page)
     assert found == [("fatigue", "0.91", "0.50"), ("sad", "0.52", "0.50")]
+
+
+def test_the_verdict_with_its_targets_lies_beside_the_report_as_json(rejected, tmp_path):
+    facts = json.loads(write_verdict(rejected, tmp_path).read_text())
+    assert facts["outcome"] == "Rejected" and not facts["verdict"]["passed"]
+    missed = [check for check in facts["verdict"]["checks"] if not check["passed"]]
+    assert {"name": "accuracy", "target": 0.999}.items() <= missed[0].items()
+    assert facts["targets"]["min_accuracy"] == 0.999 and facts["targets"]["max_model_mb"] == 10
+
+
+def test_latency_and_accuracy_of_every_file_stand_in_the_report(rejected, tmp_path):
+    int8 = rejected.made.model
+    models = {"int8": int8, "float16": int8.model_copy(update={"format": "float16"})}
+    half = rejected.made.int8.model_copy(update={"model": "float16", "accuracy": 0.7654})
+    run = with_candidate(rejected, converted=ConvertedModels(models=models), float_files={"float16": half})
+    page = write_report(run, tmp_path).read_text()
+    assert "76.5 %" in page and "stress-vision tensorboard" in page
+    timed = page.split("Latency of a frame on this host")[1]
+    for figure in ("0.2 ms", "0.01 ms", "0.24 ms", "0.3 ms", ">5000<", "Mean", "Std", "p99", "FPS"):
+        assert figure in timed, figure
 
 
 def test_a_figure_that_was_not_measured_is_called_so(rejected, tmp_path):
