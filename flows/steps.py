@@ -26,7 +26,7 @@ from storage.opening import open_store
 from tasks.benchmark import BenchmarkConfig
 from tasks.benchmark_file import benchmark_file, check_tflite
 from tasks.config import RetrainConfig
-from tasks.convert import ConvertConfig, convert_model
+from tasks.convert import ConvertConfig, TfliteModel, convert_model
 from tasks.convert.config import Format
 from tasks.evaluate import Evaluation, evaluate_model
 from tasks.evaluate.cameras import evaluate_cameras
@@ -154,9 +154,8 @@ def evaluate(config: ExperimentRequest = ExperimentRequest()) -> State:  # noqa:
         evaluate_elsewhere(int8, data, directory, "int8", seen=seen_by(directory))
     keep_experiment(site.store, directory)
     message = f"Experiment {directory.name} on {measured[0].images:,} test images that it never saw."
-    pictures = (path for one in measured for path in one.pictures.values())
-    reports = (one.json_path for one in measured)
-    return _ended("Evaluated", message, map(_row, measured), [*reports, *pictures], directory.name)
+    files = [path for one in measured for path in (one.json_path, one.pictures["confusion_matrix"])]
+    return _ended("Evaluated", message, map(_row, measured), files, directory.name)
 
 
 @flow(name="convert")
@@ -168,12 +167,11 @@ def convert(config: ConversionRequest = ConversionRequest()) -> State:  # noqa: 
     """
     site, directory, data = _experiment(config)
     converted = convert_model(directory / MODEL, data, ConvertConfig(formats=config.formats), directory)
-    floating = _measured(directory / MODEL, data, directory)
-    rows = [_row(floating)]
-    for file in converted.models.values():
-        one = _measured(file.path, data, directory)
-        lost = {"points lost": round(100 * (floating.accuracy - one.accuracy), 2)}
-        rows.append({**_row(one), **lost, "MB": round(file.bytes / 1e6, 3), **file.timing_row()})
+    floating = _measured(directory / MODEL, data, directory).accuracy
+    rows = [
+        _file_row(file, _measured(file.path, data, directory).accuracy, floating)
+        for file in converted.models.values()
+    ]
     keep_experiment(site.store, directory)
     limit_mb = GateConfig().max_model_mb
     int8_mb = converted.int8.bytes / 1e6
@@ -256,6 +254,13 @@ def _row(one: Evaluation) -> dict[str, Any]:
     figures |= {"F1": one.macro_f1, "AUC": one.auc}
     rounded = {name: None if value is None else round(value, 3) for name, value in figures.items()}
     return {"model": one.model, "95 % interval": f"{low:.3f} to {high:.3f}", **rounded}
+
+
+def _file_row(file: TfliteModel, accuracy: float, floating: float) -> dict[str, Any]:
+    """What conversion made of it, beside the accuracy of the network as trained."""
+    verified = {"accuracy": round(accuracy, 3), "points lost": round(100 * (floating - accuracy), 1)}
+    timing = file.host_latency.row() if file.host_latency else {}
+    return {"model": file.format, "MB": round(file.bytes / 1e6, 3), **verified, **timing}
 
 
 def _ended(

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,8 @@ def test_every_file_in_a_place_exists() -> None:
 
 
 def test_every_command_and_option_exists() -> None:
-    (commands,) = [a.choices for a in _parser([])._actions if hasattr(a, "choices") and a.choices]
+    commands: dict[str, Any]
+    (commands,) = [vars(a)["choices"] for a in _parser([])._actions if a.choices]
     for command, options in re.findall(r"`stress-vision (\w+)([^`]*)`", TEXT):
         known = {option for action in commands[command]._actions for option in action.option_strings}
         assert set(re.findall(r"--[\w-]+", options)) <= known, command

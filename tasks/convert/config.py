@@ -53,10 +53,6 @@ class TfliteModel(BaseModel, frozen=True, extra="forbid"):
     instructions_m: float | None = None
     """Millions of instructions per inference, by the user's own counter; None: there is none."""
 
-    def timing_row(self) -> dict[str, float]:
-        """Latency here, for a table on a terminal; empty where it was not measured."""
-        return self.host_latency.row() if self.host_latency else {}
-
     @property
     def host_p95_ms(self) -> float | None:
         """What the gate judges of the latency here."""

@@ -64,7 +64,7 @@ def test_each_format_is_written_under_its_name_and_smaller_than_the_one_before(c
         assert model.path.name == f"model_{name}.tflite"
         assert (len(content), hashlib.sha256(content).hexdigest()) == (model.bytes, model.sha256)
     files = {path.name for path in converted.int8.path.parent.iterdir()}
-    assert files == {f"model_{name}.tflite" for name in by_size}
+    assert files == {"conversion.json", *(f"model_{name}.tflite" for name in by_size)}
 
 
 def test_int8_takes_the_cameras_bytes_and_gives_uint8(converted):
