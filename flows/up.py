@@ -48,8 +48,7 @@ def up(port: int, logs: Path) -> None:
         services.await_health()
         print("creating the work pool and the deployments of prefect.yaml …", flush=True)
         services.run("work-pool", "create", POOL, "--type", "process", "--overwrite")
-        services.run("--no-prompt", "deploy", "--all", "--prefect-file", str(_DEPLOYMENTS))
-        _keep_automations(services.api)
+        _deploy(services)
         if os.environ.get("STRESS_VISION_STORE"):
             services.start("reports", "flows.reports", str(port + 1))
         services.start("worker", "prefect", "worker", "start", "--pool", POOL, "--name", "this-machine")
@@ -176,12 +175,15 @@ def _prefect_home() -> Path:
     return Path(os.environ.get("PREFECT_HOME", "") or "~/.prefect").expanduser().absolute()
 
 
-def _keep_automations(api: str) -> None:
+def _deploy(services: Services) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.automations import keep, zombies
+    from flows.edits import edits_kept
 
-    with temporary_settings({PREFECT_API_URL: api}):
+    with temporary_settings({PREFECT_API_URL: services.api}):
+        with edits_kept():
+            services.run("--no-prompt", "deploy", "--all", "--prefect-file", str(_DEPLOYMENTS))
         keep([zombies()])
 
 

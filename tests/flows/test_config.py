@@ -71,6 +71,13 @@ def test_the_template_reads_back_as_the_preset(tmp_path, preset):
     assert set(tomllib.loads(path.read_text(encoding="utf-8"))) == set(RetrainConfig.model_fields)
 
 
+def test_names_of_a_mapping_stand_in_the_template_as_they_are(tmp_path):
+    source = {"name": "a", "prefix": "b", "mapping": {"very sad": "sad", "müde": "fatigue", "3": ""}}
+    config = RetrainConfig.model_validate({"data": {"sources": [source]}})
+    (tmp_path / "retrain.toml").write_text(config_template(config), encoding="utf-8")
+    assert load_config(tmp_path / "retrain.toml", {}) == config
+
+
 def test_every_field_has_a_description():
     def undescribed(model, path=""):
         for name, field in model.model_fields.items():
