@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import BaseModel, Field
 
+from deployments.fleet import Device
 from flows.night import RunningNight, running_night
 from flows.nightly import FormData, FormTraining, NightForm, whole_config
 from flows.retrain import make_candidate
@@ -81,7 +82,9 @@ class BenchmarkRequest(BaseModel, frozen=True, extra="forbid", title="Benchmark 
 
     file: str = Field(description="Path of a .tflite on the machine that runs this.")
     device: str = Field(default="", description="A device of the inventory. Empty: this machine.")
-    inventory: str = Field(default="", description="The fleet's TOML file, where a device is named.")
+    inventory: str = Field(
+        default="", description="The fleet's TOML file, for a device. Empty: STRESS_VISION_INVENTORY."
+    )
     runs: int = Field(default=100, ge=10, le=10_000, description="Timed frames.")
     max_latency_ms: float = Field(
         default=GateConfig().max_latency_ms, gt=0, description="p95 of a frame that is wanted, at most (ms)."
@@ -189,12 +192,9 @@ def benchmark(config: BenchmarkRequest) -> State:
         config: Which file, and where.
     """
     path = check_tflite(Path(config.file).expanduser())
-    fleet = check_fleet(RolloutConfig(inventory=config.inventory))
-    if config.device and fleet is None:
-        raise InputError(f"device {config.device}: no inventory is given; name the fleet's TOML file")
-    device = fleet.device(config.device) if fleet and config.device else None
-    rollout = RolloutConfig()
-    figures = benchmark_file(path, device, BenchmarkConfig(runs=config.runs), rollout.command_timeout_s)
+    device = _device(config.device, config.inventory) if config.device else None
+    timeout_s = RolloutConfig().command_timeout_s
+    figures = benchmark_file(path, device, BenchmarkConfig(runs=config.runs), timeout_s)
     where = device.name if device else "this machine"
     verdict = "within" if figures.p95_ms <= config.max_latency_ms else "over"
     message = f"{path.name} on {where}: p95 {figures.p95_ms:.2f} ms, {verdict} {config.max_latency_ms:g} ms."
@@ -232,6 +232,16 @@ def _site(config: RetrainConfig) -> Site:
 def _prepared(site: Site, config: RetrainConfig) -> PreparedData:
     ingested = ingest_sources(site.store, config.data, site.work)
     return prepare_dataset(site.store, ingested, config.prepare, site.work)
+
+
+def _device(name: str, inventory: str) -> Device:
+    """The device of that name. InputError without an inventory, FleetError where it has no such device."""
+    fleet = check_fleet(RolloutConfig(inventory=inventory))
+    if fleet is None:
+        raise InputError(
+            f"device {name}: no inventory is given; name the fleet's TOML file, or set STRESS_VISION_INVENTORY"
+        )
+    return fleet.device(name)
 
 
 def _experiment(config: ExperimentRequest) -> tuple[Site, Path, PreparedData]:
