@@ -239,7 +239,8 @@ def _device(name: str, inventory: str) -> Device:
     fleet = check_fleet(RolloutConfig(inventory=inventory))
     if fleet is None:
         raise InputError(
-            f"device {name}: no inventory is given; name the fleet's TOML file, or set STRESS_VISION_INVENTORY"
+            f"device {name}: no inventory is given; name the fleet's TOML file with --inventory or in "
+            "STRESS_VISION_INVENTORY"
         )
     return fleet.device(name)
 

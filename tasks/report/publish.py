@@ -52,7 +52,8 @@ def publish_report(store_uri: str, night: Night, directory: Path) -> Path:
     )
 
     store = open_store(store_uri)
-    remember(store, past_night(night))
+    if night.outcome:  # a report by hand may be of a night that has not ended
+        remember(store, past_night(night))
     past, champion = read_history(store), champion_version(store)
     pages = [write_report(night, directory, past, champion), write_verdict(night, directory)]
     if night.candidate:
