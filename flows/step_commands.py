@@ -149,15 +149,16 @@ def _tensorboard(given: argparse.Namespace) -> int:
 def _chosen(given: argparse.Namespace, *, finished: bool = True) -> str:
     """The experiment that was named; else the person's choice from a list, the newest first.
 
-    InputError, which holds the list, where nobody sits at the terminal.
+    InputError for one that can't be used, before a server is started for the step; and with the list where
+    nobody sits at the terminal to choose.
     """
-    if given.experiment:
-        return given.experiment
     from flows.config import store_uri, work_path
     from storage.opening import open_store
-    from tasks.experiment import list_experiments
+    from tasks.experiment import find_experiment, list_experiments
 
     store, work = open_store(store_uri(given.store)), work_path("")
+    if given.experiment:
+        return find_experiment(store, work, given.experiment, finished=finished).id
     every = [one for one in list_experiments(store, work) if one.finished or not finished]
     if not every:
         raise InputError(f"{store.uri}: no experiment to choose from yet; `stress-vision train` makes one")

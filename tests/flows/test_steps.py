@@ -250,6 +250,16 @@ def test_without_a_name_and_a_terminal_the_error_lists_what_there_is(
     assert "the newest are 20260102_000000, 20260101_000000" in capsys.readouterr().err
 
 
+def test_an_experiment_that_can_not_be_used_is_one_error_before_a_server_starts(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(shop / "work", "20260103_000000", "experiment_config.json")
+    for name, why in (("20260103_000000", "is unfinished"), ("20200101_000000", "no experiment")):
+        assert main(["evaluate", name]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("error:") and why in said and said.count("\n") == 1
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not a model at all"])
 def test_a_file_that_is_no_tflite_is_one_error(
     tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
