@@ -98,6 +98,10 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     rollout.add_argument("--release", default="champion", help="version, or champion (default)")
     rollout.set_defaults(command=_rollout)
 
+    promote = commands.add_parser("promote", help="make a release the champion by hand, an older one too")
+    promote.add_argument("--release", required=True, help="version of a registered release")
+    promote.set_defaults(command=_promote)
+
     fleet = commands.add_parser("fleet", help="what each device runs, and how fast")
     fleet.set_defaults(command=_fleet)
     add_steps(commands, arguments, _field_options)
@@ -105,7 +109,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     history.add_argument("--last", type=int, default=30, metavar="N", help="how many nights (default: 30)")
     history.add_argument("--json", action="store_true", help="one JSON object a night, for programs")
     history.set_defaults(command=_history)
-    for command in (sweep, rollout, fleet, history):
+    for command in (sweep, rollout, promote, fleet, history):
         command.add_argument("--store", default="", help="default: the environment's STRESS_VISION_STORE")
     return parser
 
@@ -218,6 +222,15 @@ def _rollout(given: argparse.Namespace) -> int:
     open_site(request.store, request.work_dir, request.rollout)  # complains before a server is started
     log_our_errors_in_one_line()
     return _conclude(rollout(request, return_state=True))
+
+
+def _promote(given: argparse.Namespace) -> int:
+    from flows.promote import promote
+
+    champion = promote(given.store, given.release)
+    print(f"champion: {champion.version}, before: {champion.previous or 'none'}")
+    print("next:     stress-vision rollout, which brings it to the devices")
+    return 0
 
 
 def _fleet(given: argparse.Namespace) -> int:

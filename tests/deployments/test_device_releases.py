@@ -596,7 +596,8 @@ def test_what_can_not_be_pruned_does_not_fail_a_confirmation(
 def test_releases_that_failed_long_ago_are_cleared_when_the_next_arrives(root: Path, clock: Clock) -> None:
     run_release(root, OLD)
     failed = stage(root, NEW)
-    os.utime(failed, (clock.wall - device.YOUNG_S - 1,) * 2)
+    changed = clock.wall - device.YOUNG_S - 1
+    os.utime(failed, (changed, changed))
     stage(root, NEWER)
     assert sorted(path.name for path in (root / "releases").iterdir()) == [OLD, NEWER]
 

@@ -46,7 +46,7 @@ def receive() -> None:
         make(*args, **options)
 
     os.makedirs = makedirs
-    sys.argv = ARGUMENTS
+    sys.argv = ["-c", *ARGUMENTS[2:]]
     exec(ARGUMENTS[1], {"__name__": "__main__"})
 
 
@@ -56,8 +56,7 @@ def load(path: Path) -> ModuleType:
     assert spec and spec.loader
     program = sys.modules["device"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
-    program.boot_id = lambda: (FOLDER / "boot").read_text()
-    program.end_in_time = getattr(program, "end_in_time", lambda arguments: None)
+    setattr(program, "boot_id", lambda: (FOLDER / "boot").read_text())  # noqa: B010
     inspect = program.inspect
     wrap(program, "run_command", lambda root, args, command: step_of(args))
     wrap(program, "run_apart", lambda root, args, caller: step_of(args))

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from storage.manifest import Manifest
@@ -134,7 +135,7 @@ class Rig:
         pusher.join()
         return outcome
 
-    def _roll_out(self, name: str, told: "multiprocessing.connection.Connection") -> None:
+    def _roll_out(self, name: str, told: Connection) -> None:
         (self.device.folder / "pusher.pid").write_text(str(os.getpid()))
         ledger = Ledger(self.registry, self.version(name), "run")
         fleet = roll_out(self.releases[name], fleet_of([self.device]), CONFIG, ledger.observe)
