@@ -137,11 +137,12 @@ def keep(registry: Registry, found: DeviceBenchmark) -> DeviceBenchmark:
         figures for figures in registry.benchmarks(found.device) if figures["release"] != found.release
     ]
     before = cast(float, earlier[-1]["p95_ms"]) if earlier else None
-    found = found.model_copy(update={"limit_ms": _limit(registry, found.release), "before_ms": before})
-    by_threads = {str(each.threads): each.model_dump(mode="json") for each in found.figures}
-    facts = {"at": found.measured_at.isoformat(timespec="seconds"), "release": found.release}
-    facts |= {"device": found.device, **found.figures[0].model_dump(mode="json"), "by_threads": by_threads}
-    registry.record_benchmark(found.release, found.device, found.measured_at, facts)
+    release, figures = found.release, found.figures
+    found = found.model_copy(update={"limit_ms": _limit(registry, release), "before_ms": before})
+    by_threads = {str(each.threads): each.model_dump(mode="json") for each in figures}
+    facts = {"at": found.measured_at.isoformat(timespec="seconds"), "release": release}
+    facts |= {"device": found.device, **figures[0].model_dump(mode="json"), "by_threads": by_threads}
+    registry.record_benchmark(release, found.device, found.measured_at, facts)
     return found
 
 
@@ -190,7 +191,7 @@ def benchmark_devices(
     """Measure all of them, so many at once, each in a task of the running flow."""
 
     def one(device: Device) -> DeviceBenchmark:
-        state: State[DeviceBenchmark] = benchmark_device(store_uri, device, config, return_state=True)
+        state = benchmark_device(store_uri, device, config, return_state=True)
         found = state.result(raise_on_failure=False)
         if isinstance(found, DeviceBenchmark):
             return found

@@ -93,9 +93,10 @@ def make_champion(store: ObjectStore, release: Path) -> str:
 def tiny_releases(tmp_path_factory: pytest.TempPathFactory, tiny_data: PreparedData) -> tuple[Path, Path]:
     """Two releases; the second is the newer one. Tests must not change them: copy first."""
     folder = tmp_path_factory.mktemp("releases")
+    return tiny_release(folder, 1, tiny_data), tiny_release(folder, 2, tiny_data)
 
-    def build(day: int) -> Path:
-        model = describe(tiny_int8(folder / f"{day}.tflite", seed=day))
-        return build_release(model, tiny_data, notes(day), RegisterConfig(), folder)
 
-    return build(1), build(2)
+def tiny_release(folder: Path, day: int, data: PreparedData) -> Path:
+    """The release of that day: its number in the store is the day's."""
+    model = describe(tiny_int8(folder / f"{day}.tflite", seed=day))
+    return build_release(model, data, notes(day), RegisterConfig(), folder, sequence=day)

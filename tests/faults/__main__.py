@@ -67,8 +67,7 @@ def print_table(ended: Iterable[tuple[str, bool]]) -> None:
 
 def small_releases(folder: Path) -> dict[str, Path]:
     """OLD, NEW and NEWER: three real releases of tiny models, made once."""
-    from tasks.register import RegisterConfig, build_release
-    from tests.releases import describe, notes, tiny_int8
+    from tests.releases import tiny_release
     from tests.tasks.small_model import prepared_data
 
     names = (OLD, NEW, NEWER)
@@ -76,11 +75,7 @@ def small_releases(folder: Path) -> dict[str, Path]:
     if len(found) != len(names):
         folder.mkdir(parents=True, exist_ok=True)
         data = prepared_data(folder / "prepared", per_class=8)
-        found = [
-            build_release(describe(tiny_int8(folder / f"{day}.tflite", seed=day)), data, notes(day),
-                          RegisterConfig(), folder, sequence=day)
-            for day in range(1, len(names) + 1)
-        ]  # fmt: skip
+        found = [tiny_release(folder, day, data) for day in range(1, len(names) + 1)]
     return dict(zip(names, found, strict=True))
 
 

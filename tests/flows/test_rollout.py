@@ -6,14 +6,25 @@ from pathlib import Path
 
 import pytest
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.runtime import task_run
 
 from deployments.fleet import Device, Fleet
+from flows.benchmark import FleetBenchmarkRequest, benchmark_fleet
+from flows.promote import promote
+from flows.rollout import RolloutRequest, rollout
+from storage.identity import store_identity
+from storage.registry import Registry
+from tasks.benchmark import BenchmarkConfig
+from tasks.fleet_benchmark import DeviceBenchmark, FleetBenchmarkConfig, draw_history, keep
 from tasks.rollout import RolloutConfig, per_device
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
 from tasks.rollout.per_device import bring_with, serve_with, take_back_with
 from tasks.rollout.visit import Payload
 from tasks.rollout.waves import in_waves
+from tests.releases import make_champion, new_store
+from tests.ssh_devices import SshDevice, free_port
+from tests.tasks.small_run import latency
 from tests.tasks.test_rollout_waves import fleet
 
 PAYLOAD = Payload("new", Path(), "", None, max_latency_ms=200)
@@ -72,3 +83,91 @@ def test_a_large_fleet_is_served_in_lanes_each_a_task(
     outcome = a_rollout(fleet(8), config)
     assert outcome.counts["updated"] == 7 and outcome.stopped is None
     assert set(names) == {"wave 1: lane 1 of 1", "wave 2: lane 1 of 2", "wave 2: lane 2 of 2"}
+
+
+# ---------------------------------------------------------------- on real devices
+
+
+QUICK = BenchmarkConfig(runs=10, warmup=1, min_s=0, warmup_s=0, min_cpu_share=0)
+
+
+def inventory(folder: Path, *devices: Device) -> str:
+    """A file that names these devices."""
+    lines: list[str] = []
+    for device in devices:
+        fields = device.model_dump(mode="json", exclude_defaults=True)
+        lines += ["[[devices]]", *(f"{key} = {value!r}" for key, value in fields.items())]
+    (folder / "fleet.toml").write_text("\n".join(lines))
+    return str(folder / "fleet.toml")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_an_older_release_is_brought_back_by_promoting_it_and_not_by_sending_it(
+    ssh_device: SshDevice, tiny_releases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    old, new = (release.name for release in tiny_releases)
+    store = new_store(tmp_path / "store")
+    registry, champion = Registry(store), make_champion(store, tiny_releases[0])
+    registry.publish(tiny_releases[1], store_id=store_identity(store))
+    config = RolloutConfig(inventory=inventory(tmp_path, ssh_device.device), measure=False, benchmark=QUICK)
+
+    def roll_out(version: str) -> State:
+        request = RolloutRequest(
+            store=str(tmp_path / "store"), release=version, rollout=config, work_dir=str(tmp_path / "work")
+        )
+        return rollout(request, return_state=True)
+
+    assert [roll_out(version).name for version in (old, new)] == ["Deployed", "Deployed"]
+    refused = roll_out(old)
+    assert refused.name == "RolloutFailed" and "going back needs an order" in str(refused.message)
+    assert ssh_device.current == new and registry.devices()["pi-1"]["running_release"] == new
+
+    assert promote(str(tmp_path / "store"), new).previous == champion
+    assert registry.rollback_order(new) is None, "it is the newest"
+    assert promote(str(tmp_path / "store"), old).version == old
+    assert roll_out("champion").name == "Deployed" and ssh_device.current == old
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_fleet_is_measured_without_a_rollout_and_keeps_a_history(
+    ssh_device: SshDevice, tiny_releases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    store = new_store(tmp_path / "store")
+    version = make_champion(store, tiny_releases[0])
+    ssh_device.runs(tiny_releases[0])
+    off = ssh_device.device.model_copy(update={"name": "off", "port": free_port(), "host_key": OTHER_KEY})
+    request = FleetBenchmarkRequest(
+        store=str(tmp_path / "store"),
+        inventory=inventory(tmp_path, ssh_device.device, off),
+        measuring=FleetBenchmarkConfig(threads=(1, 2), benchmark=QUICK),
+    )
+    state = benchmark_fleet(request, return_state=True)
+    assert state.name == "Measured" and str(state.message).startswith("1 of 2 devices measured, p95 up to ")
+    assert "off: device off" in str(state.message)
+    (figures,) = Registry(store).benchmarks("pi-1")
+    assert figures["release"] == version and isinstance(by := figures["by_threads"], dict)
+    assert [each["threads"] for each in by.values()] == [1, 2]
+    assert ssh_device.current == version
+
+
+OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
+FIRST, SECOND = "20260101-000000-00000000", "20260102-000000-00000000"
+
+
+def measured(release: str, p50_ms: float, day: int) -> DeviceBenchmark:
+    at = datetime(2026, 1, day, tzinfo=UTC)
+    return DeviceBenchmark(device="a", release=release, measured_at=at, figures=(latency(p50_ms),))
+
+
+def test_a_device_is_compared_with_itself_under_the_release_before(tmp_path: Path) -> None:
+    registry = Registry(new_store(tmp_path))
+    assert keep(registry, measured(FIRST, 10, 1)).verdict == "within no limit known"
+    assert keep(registry, measured(FIRST, 10, 2)).before_ms is None
+    found = keep(registry, measured(SECOND, 15, 3))
+    assert found.before_ms == 12 and found.verdict.endswith("; +50% of the release before")
+    assert found.model_copy(update={"limit_ms": 17.0}).verdict.startswith("over at most 17 ms")
+    row = found.row()
+    assert (row["device"], row["p50 ms"], row["p99 ms"]) == ("a", 15, "≈ 22.500")
+    picture = draw_history(registry, ["a", "unknown"], tmp_path / "history.png")
+    assert picture and picture.read_bytes()[:4] == b"\x89PNG"
+    assert draw_history(registry, ["unknown"], tmp_path / "none.png") is None
