@@ -46,7 +46,7 @@ def choose_point(network, validation: Split, given_up: float) -> OperatingPoint:
     logits = _logits(probabilities)
     return OperatingPoint(
         given_up=given_up,
-        shift=dict(zip(CLASSES, np.round(shift, 3).tolist(), strict=True)),
+        shift=dict(zip(CLASSES, np.round(shift.astype(float), 3).tolist(), strict=True)),
         before=_point(logits, labels),
         after=_point(logits + shift, labels),
     )
