@@ -45,10 +45,24 @@ def zombies() -> AutomationCore:
 
 
 def keep(wanted: Iterable[AutomationCore]) -> None:
-    """Create each on the server, or put it in place of the one of its name."""
+    """Create each on the server, or put it in place of another one of its name.
+
+    One that is there already stays untouched: an update forgets which runs it is watching, as after a restart
+    of the machine those that died with it.
+    """
     with get_client(sync_client=True) as client:
         for automation in wanted:
-            if found := client.read_automations_by_name(automation.name):
-                client.update_automation(found[0].id, automation)
-            else:
+            found = client.read_automations_by_name(automation.name)
+            if not found:
                 client.create_automation(automation)
+            elif not _same(found[0], automation):
+                client.update_automation(found[0].id, automation)
+
+
+def _same(found: AutomationCore, wanted: AutomationCore) -> bool:
+    """A person may have paused it: that is no difference."""
+    return (found.description, found.trigger, found.actions) == (
+        wanted.description,
+        wanted.trigger,
+        wanted.actions,
+    )
