@@ -66,7 +66,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     # reading the fields imports every stage: only for the command that needs them
     if arguments[:1] == ["run"]:
         options = _field_options(run)
-        run.set_defaults(command=lambda given: _run(given.config, options(parsed_args=given)()))
+        run.set_defaults(command=lambda given: _run(given.config, _given_options(options, given)))
 
     config = commands.add_parser("config", help="print a configuration file to start from")
     config.add_argument("--preset", default="balanced", choices=list(PRESETS))
@@ -124,6 +124,15 @@ def _field_options(run: argparse.ArgumentParser) -> "CliSettingsSource":
         """Frozen in its turn, which the checker can't see of its second base."""
 
     return CliSettingsSource(Options, root_parser=run)
+
+
+def _given_options(options: "CliSettingsSource", given: argparse.Namespace) -> dict[str, Any]:
+    from pydantic_settings import SettingsError
+
+    try:
+        return options(parsed_args=given)()
+    except SettingsError as error:
+        raise InputError(f"{error}; expected a value or JSON, as in --train '{{\"epochs\": 5}}'") from None
 
 
 def _demo(given: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ Options on the command line win over the TOML file, the file wins over the prese
 defaults of the fields.
 """
 
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ def parse_config(model: type[Parsed], given: Mapping[str, Any], where: str) -> P
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
+        lines = [_describe(problem, model) for problem in error.errors()]
         raise InputError(f"the configuration from {where} can't be used:\n" + "\n".join(lines)) from None
 
 
@@ -69,6 +70,26 @@ def parse_toml(content: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"{where} can't be read as TOML: {error}") from None
 
 
-def _describe(problem: Any) -> str:
+def _describe(problem: Any, model: type[BaseModel]) -> str:
     field = ".".join(str(part) for part in problem["loc"])
-    return f"  {field}: {problem['msg']} (got {problem['input']!r})"
+    said = problem["msg"]
+    if problem["type"] == "extra_forbidden":
+        said = f"there is no such field{_nearest(problem['loc'], model)}"
+    return f"  {field}: {said} (got {problem['input']!r})"
+
+
+def _nearest(place: tuple[str | int, ...], model: type[BaseModel]) -> str:
+    """Fields of like names at that place, as a question; empty where there are none."""
+    fields = _fields(place[:-1], model)
+    near = difflib.get_close_matches(str(place[-1]), fields, n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _fields(place: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
+    """Names of the fields of the table at that place."""
+    for part in place:
+        found = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+            return []
+        model = found
+    return list(model.model_fields)

@@ -89,7 +89,7 @@ def load_objects(path: Path, uri: str | None = None) -> list[SourceObject]:
         if uri is not None and manifest["uri"] != uri:
             return []
         return [_object(*fields) for fields in manifest["objects"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{path}: not a readable manifest ({error}); run the ingest again") from error
 
 

@@ -14,6 +14,7 @@ import csv
 import gzip
 import lzma
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import IO, cast
 
 import numpy as np
 
-from storage.errors import InputError
+from storage.errors import InputError, StressVisionError
 from tasks.classes import FER2013_EMOTIONS
 from tasks.prepare.threads import Pool
 
@@ -63,6 +64,12 @@ def read_fer2013(path: Path, name: str, pool: Pool) -> Iterator[Rows]:
         raise InputError(f"{name}: expected rows of {','.join(COLUMNS)}, got a header and no row")
 
 
+_DAMAGED = (
+    EOFError, OSError, RuntimeError, NotImplementedError, lzma.LZMAError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What reading a damaged archive raises; RuntimeError is a password, OSError a place before its beginning."""
+
+
 @contextmanager
 def open_packed(path: Path, name: str) -> Iterator[IO[bytes]]:
     """The file's bytes, unpacked as its first bytes say (a cached file has no ending to go by)."""
@@ -81,9 +88,11 @@ def open_packed(path: Path, name: str) -> Iterator[IO[bytes]]:
         else:
             with path.open("rb") as file:
                 yield file
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+    except StressVisionError:
+        raise
+    except _DAMAGED as error:
         raise InputError(
-            f"{name}: can't be unpacked ({error}); expected a whole archive, upload it again"
+            f"{name}: can't be unpacked ({error}); expected a whole archive without a password"
         ) from None
 
 
@@ -227,7 +236,10 @@ def _parse_each(block: bytes, first_row: int, columns: tuple[int, int, int]) -> 
 
 def parse_row(line: str, columns: tuple[int, int, int] = (0, 1, 2)) -> tuple[int, np.ndarray, int]:
     """One row's emotion, pixels uint8 (2304,) and usage. ValueError says what was expected and got."""
-    cells = next(csv.reader([line], skipinitialspace=True), [])
+    try:
+        cells = next(csv.reader([line], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise ValueError(f"expected {len(COLUMNS)} columns, got a line that is no CSV ({error})") from None
     if len(cells) <= max(columns):
         raise ValueError(f"expected {len(COLUMNS)} columns, got {len(cells)}")
     emotion, pixels, usage = (cells[column].strip() for column in columns)

@@ -49,10 +49,13 @@ def read_ferplus(path: Path, name: str) -> Table:
     if not lines:
         raise InputError(f"{name}: the file is empty, expected FER+ votes")
     reader = csv.DictReader(lines)
-    missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+    try:
+        missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+        cells = [] if missing else [[row[column] for column in _COLUMNS] for row in reader]
+    except csv.Error as error:
+        raise InputError(f"{name}: row {reader.line_num}: expected CSV, but {error}") from None
     if missing:
         raise InputError(f"{name}: header: expected the columns {list(_COLUMNS)}, {missing} missing")
-    cells = [[row[column] for column in _COLUMNS] for row in reader]
     return _merge(_numbers(cells, name))
 
 

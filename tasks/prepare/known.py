@@ -7,6 +7,7 @@ images alone, so a search with it ends as one without.
 """
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +47,9 @@ def known_path(folder: Path, px: int, channels: int) -> Path:
 def read_known(path: Path) -> Known:
     """What the file says; nothing where there is none, or none that can be read: all is looked at again."""
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             return Known(file["digests"], file["pairs"].reshape(-1, 2), file["scores"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return NOTHING
 
 

@@ -28,10 +28,14 @@ def read_persons(name: str, files: dict[str, SourceFile], blobs: Path) -> dict[s
         return {}
     text = blob_path(blobs, files[GROUPS_FILE].sha256).read_text("utf-8-sig", "replace")
     reader = csv.DictReader(text.splitlines())
-    if not {"file", "group"} <= set(reader.fieldnames or ()):
+    try:
+        header, rows = set(reader.fieldnames or ()), list(reader)
+    except csv.Error as error:
+        raise InputError(f"{name}: {GROUPS_FILE}: row {reader.line_num}: expected CSV, but {error}") from None
+    if not {"file", "group"} <= header:
         raise InputError(f"{name}: {GROUPS_FILE}: expected the header file,group, got {text[:80]!r}")
     persons = {}
-    for line, row in enumerate(reader, start=2):
+    for line, row in enumerate(rows, start=2):
         if row["file"] not in files or not row["group"]:
             raise InputError(
                 f"{name}: {GROUPS_FILE}: line {line}: expected a file of this source and a group, got {row}"
