@@ -31,6 +31,7 @@ PermitRootLogin prohibit-password
 UseDNS no
 PrintMotd no
 MaxStartups 100
+Subsystem sftp internal-sftp
 SetEnv HOME={folder}
 """
 # HOME: the login shell would run the dot files of whoever runs the tests

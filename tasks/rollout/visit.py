@@ -400,7 +400,10 @@ class _Visit:
 
     def _returned(self, program: DeviceProgram, stop: _Stop) -> _Stop:
         """Take the device back, and ask the release before whether it was the device."""
-        self._revert(program, stop.reason)
+        try:
+            self._revert(program, stop.reason)
+        except _Stop as stays:  # what the release did there counts whether or not the device can go back
+            return _Stop("failed" if stop.outcome == "failed" else stays.outcome, stays.reason)
         judged = self._beside_the_release_before(program, stop)
         return _Stop(judged.outcome, f"{judged.reason}; returned to {self._known.current or 'no release'}")
 

@@ -172,7 +172,7 @@ class _Returning:
         outcome = before.model_copy(
             update={
                 "outcome": "failed",
-                "reason": back.reason if back.outcome == "failed" else f"not returned: {back.reason}",
+                "reason": back.reason if "returned: " in back.reason else f"not returned: {back.reason}",
                 "running_release": seen.running_release,
                 "seen_at": seen.seen_at,
             }

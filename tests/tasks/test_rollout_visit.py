@@ -317,10 +317,12 @@ def test_what_a_device_does_not_prove_again_after_the_switch_takes_it_back(
 
 
 def test_a_device_that_can_not_go_back_is_told_of_as_it_is(pi: Pi, payload: Payload) -> None:
-    pi.answers |= {"prove --current": [refused("no")], "revert": [refused("read-only", "faulty")]}
-    seen = visit.visit(DEVICE, payload, CONFIG)
-    assert (seen.outcome, seen.reason) == ("faulty", "not returned: read-only; was to, because: no")
-    assert seen.running_release == NEW
+    for answer, outcome in ((refused("no"), "failed"), (refused("no", "faulty"), "faulty")):
+        pi.running, pi.pending = OLD, None
+        pi.answers |= {"prove --current": [answer], "revert": [refused("read-only", "faulty")]}
+        seen = visit.visit(DEVICE, payload, CONFIG)
+        assert (seen.outcome, seen.reason) == (outcome, "not returned: read-only; was to, because: no")
+        assert seen.running_release == NEW
 
 
 def test_a_device_that_can_not_be_reached_is_unreachable(pi: Pi, payload: Payload) -> None:
