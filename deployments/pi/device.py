@@ -579,14 +579,21 @@ def watch(root: Path, lock_wait_s: float) -> Facts:
 
 
 def settle_whoever_has_it(root: Path, noted: Facts, lock_wait_s: float) -> None:
-    """Go back; a command that keeps the lock beyond the deadline is ended."""
+    """Go back; a command that keeps the lock beyond the deadline is ended first."""
     try:
-        with locked(root, lock_wait_s):
-            if "repaired" in read_state(root):
-                return_from(root, noted)
-            settle(root)
+        settle_noted(root, noted, lock_wait_s)
     except Busy:
         end_holder(root / "lock")
+        with contextlib.suppress(Busy):
+            settle_noted(root, noted, lock_wait_s)
+
+
+def settle_noted(root: Path, noted: Facts, lock_wait_s: float) -> None:
+    """Settle; by the note that was read before, where it can't be read any more."""
+    with locked(root, lock_wait_s):
+        if "repaired" in read_state(root):
+            return_from(root, noted)
+        settle(root)
 
 
 def confirm(root: Path, args: Namespace) -> Facts:
@@ -878,6 +885,8 @@ def time_file(root: Path, args: Namespace) -> Facts:
 def upload_to_time(root: Path, name: str) -> Path:
     if not FILE_NAME.fullmatch(name) or VERSION.fullmatch(name):
         raise Refused(f"{name!r} is no name for an upload to time")
+    if takes_signed_only(root):
+        raise Refused("this device runs signed releases only: time the file on another one")
     return root / "incoming" / name
 
 

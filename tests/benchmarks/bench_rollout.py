@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_rollout RELEASES [--devices 20] [--simulated 0]
 
 RELEASES holds at least two releases, as `python -m tests.faults --releases RELEASES` leaves them. The script
-is paramiko in as many threads as we serve devices at once; it proves nothing and can't go back. `--simulated N`
-sends a rollout through a Prefect flow to N devices that answer at once: what the flow itself costs.
+is paramiko in as many threads as we serve devices at once; it proves nothing and can't go back.
+`--simulated N` sends a rollout through a Prefect flow to N devices that answer at once: the flow's own cost.
 """
 
 import argparse

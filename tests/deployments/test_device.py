@@ -60,6 +60,24 @@ def test_an_unconfirmed_switch_goes_back_by_itself(root: Path) -> None:
     assert current(root) == old
 
 
+def test_a_command_that_hangs_with_the_lock_does_not_keep_a_device_on_an_unconfirmed_release(
+    root: Path,
+) -> None:
+    old, new = run_release(root, OLD), stage(root, NEW)
+    held = f"import fcntl, time; f = open({str(root / 'lock')!r}); fcntl.flock(f, 2); time.sleep(600)"
+    assert ask(root, "switch", "--version", new, "--confirm-within-s", 0.5)["ok"]
+    with subprocess.Popen([sys.executable, "-c", held]) as holder:
+        wait_until(lambda: current(root) == old)
+        assert holder.wait(60) == -signal.SIGKILL
+
+
+def test_a_command_is_ended_by_the_kernel_after_its_time_box(root: Path) -> None:
+    root.mkdir()
+    os.mkfifo(root / "state.json")  # reading it never ends
+    line = [sys.executable, "-S", str(PROGRAM), "--root", str(root), "--within-s", "1", "inspect"]
+    assert subprocess.run(line, timeout=120, check=False).returncode == -signal.SIGALRM
+
+
 _KILL_AT_STEP = """
 import os, runpy, signal, sys, pathlib
 left, step = [int(sys.argv[1])], pathlib.Path.replace

@@ -189,6 +189,12 @@ def test_a_file_is_timed_and_leaves_nothing(
     assert not upload.exists() and (root / "current").resolve().name == running
 
 
+def test_a_device_with_signers_times_no_file_that_nobody_signed(root: Path) -> None:
+    root.mkdir()
+    (root / "allowed_signers").touch()
+    assert "runs signed releases only" in refusal(root, "time", "--upload", "timed-1")
+
+
 def test_only_uploads_are_timed(root: Path) -> None:
     for name in ("../releases", NEW, ".hidden"):
         assert "no name for an upload" in refusal(root, "time", "--upload", name)
