@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description="One change to training at a time.")
     options.add_argument("--images", type=int, default=12_000, help="of FER-2013 to train on")
     options.add_argument("--epochs", type=int, default=6)
     options.add_argument("variants", nargs="*", default=list(VARIANTS), help="all by default")
@@ -101,7 +101,7 @@ def _parts(
     faces = np.random.default_rng(0).permutation(rows[everything.sources[rows] == 0])
     photos = rows[everything.sources[rows] == 1]
     # by file number within a folder, since frames follow each other
-    numbers = [int(re.sub(rb"\D", b"", everything.ids[row])) for row in photos]
+    numbers = [int(re.sub(rb"\D", b"", name)) for name in everything.ids[photos].tolist()]
     photos = photos[np.lexsort((numbers, everything.votes[photos].argmax(axis=1)))]
     early = np.arange(len(photos)) % 100 < 70
     val = np.concatenate([faces[images : images + 6000], photos[~early]])
