@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from prefect import get_run_logger, task
+from pydantic import ValidationError
 
 from deployments.fleet import Device
 from deployments.program import Answer, DeviceProgram
@@ -61,10 +62,21 @@ def time_on_device(path: Path, device: Device, config: BenchmarkConfig, timeout_
             min_s=config.min_s, warmup_s=config.warmup_s, bytes=len(content), content=content,
             timeout_s=timeout_s,
         )  # fmt: skip
-    figures = LatencyFigures.model_validate(_expect(device, answer))
+    figures = _figures(device, _expect(device, answer))
     if obstacle := figures.unfit(config):
         raise DeviceError(f"device {device.name} is in no state to be measured: {obstacle}; try again later")
     return figures
+
+
+def _figures(device: Device, answer: Answer) -> LatencyFigures:
+    try:
+        return LatencyFigures.model_validate(answer)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        what = ".".join(map(str, problem["loc"]))
+        raise DeviceError(
+            f"device {device.name}: its benchmark can't be used: {what}: {problem['msg']}"
+        ) from None
 
 
 def _expect(device: Device, answer: Answer) -> Answer:

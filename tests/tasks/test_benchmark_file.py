@@ -1,0 +1,73 @@
+"""A file timed on a device that answers what it is told to; over real SSH: tests/flows/test_steps.py."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.fleet import Device
+from deployments.program import Answer
+from storage.errors import DeviceError
+from tasks.benchmark import BenchmarkConfig
+from tasks.benchmark_file import time_on_device
+from tests.tasks.small_run import latency
+from tests.tasks.test_rollout_visit import DEVICE
+
+GOOD: Answer = {"ok": True, **latency(5).model_dump(mode="json")}
+HOT = {"temperature_c": 91.0}
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Answer]:
+    """What the device answers to each command."""
+    told: dict[str, Answer] = {"start": {"ok": True}, "time": GOOD}
+
+    class Program:
+        def __init__(self, connection: object) -> None:
+            assert connection == "connection"
+
+        def start(self, **_: object) -> Answer:
+            return told["start"]
+
+        def ask(self, command: str, **_: object) -> Answer:
+            return told[command]
+
+    @contextlib.contextmanager
+    def connect(device: Device, timeout_s: float) -> Iterator[str]:
+        assert device is DEVICE and timeout_s > 0
+        yield "connection"
+
+    monkeypatch.setattr("tasks.benchmark_file.connect", connect)
+    monkeypatch.setattr("tasks.benchmark_file.DeviceProgram", Program)
+    return told
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"1234TFL3 and what follows")
+    return path
+
+
+def test_figures_of_a_fit_device_are_told(answers: dict[str, Answer], file: Path) -> None:
+    assert time_on_device(file, DEVICE, BenchmarkConfig(), 60).p50_ms == 5
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "why"),
+    [
+        ("start", {"ok": False, "kind": "error", "error": "no Python"}, "no Python"),
+        ("time", {"ok": False, "kind": "refused", "error": "no runtime"}, "no runtime"),
+        ("time", {**GOOD, "p95_ms": float("nan")}, "can't be used: p95_ms"),
+        ("time", {"ok": True}, "can't be used: runs"),
+        ("time", {**GOOD, "health_after": HOT}, "in no state to be measured: too hot"),
+    ],
+)
+def test_a_device_that_can_not_be_measured_is_one_error_that_names_it(
+    answers: dict[str, Any], file: Path, command: str, answer: Answer, why: str
+) -> None:
+    answers[command] = answer
+    with pytest.raises(DeviceError, match=rf"device pi-1.*{why}"):
+        time_on_device(file, DEVICE, BenchmarkConfig(), 60)
