@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.step_commands import add_steps
-from flows.table import print_table
+from flows.table import print_error, print_table
 from storage.errors import InputError, StressVisionError
 from tasks.presets import PRESETS
 
@@ -26,6 +26,29 @@ if TYPE_CHECKING:
 
     from tasks.rollout import DeviceOutcome
 
+EXAMPLES = {
+    "demo": "stress-vision demo --home /tmp/stress-vision-demo",
+    "run": "stress-vision run --config retrain.toml --store s3://faces/stress --train.epochs 30",
+    "config": "stress-vision config --preset smallest > retrain.toml",
+    "sweep": "stress-vision sweep sweep.toml --store /data/store",
+    "up": "STRESS_VISION_STORE=/data/store stress-vision up --port 4300",
+    "notify": "stress-vision notify - < address.txt",
+    "rollout": "stress-vision rollout --store /data/store --inventory fleet.toml --release champion",
+    "promote": "stress-vision promote --store /data/store --release 20261124-021500-0a1b2c3d",
+    "fleet": "stress-vision fleet --store /data/store --json | jq .running_release",
+    "history": "stress-vision history --store /data/store --last 7",
+    "prepare": "stress-vision prepare --config retrain.toml --store /data/store",
+    "train": "stress-vision train --config retrain.toml --store /data/store --train.epochs 3",
+    "evaluate": "stress-vision evaluate 20261124_021500 --store /data/store",
+    "convert": "stress-vision convert 20261124_021500 --store /data/store --formats int8 float16",
+    "report": "stress-vision report 20261124_021500 --store /data/store",
+    "tensorboard": "stress-vision tensorboard 20261124_021500 --store /data/store",
+    "benchmark": "stress-vision benchmark model_int8.tflite --runs 200",
+}
+"""One a command, at the end of its help."""
+EXIT_STATUS = (
+    "exit status: 0 done, 1 an error, 2 wrong usage, 3 rejected by the gate, 4 a device without the release"
+)
 _DEMO_MARKER = ".stress-vision-demo"
 _COLUMNS = ("device", "running", "outcome", "seen (UTC)", "p50 ms", "p95 ms", "p99 ms", "FPS")
 _EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
@@ -39,10 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return given.command(given)
     except StressVisionError as error:
-        Console(stderr=True, highlight=False).print("[bold red]error:[/]", Text(str(error)), soft_wrap=True)
+        print_error(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
+    except RuntimeError as error:
+        if not str(error).startswith("Failed to reach API"):
+            raise
+        print_error(
+            f"{error}: the Prefect server of PREFECT_API_URL or of your Prefect profile does not answer; "
+            "start it, or unset them, and a server is started for the run"
+        )
+        return 1
 
 
 def _quiet_environment() -> None:
@@ -54,7 +85,9 @@ def _quiet_environment() -> None:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="stress-vision", description="Nightly retraining for a Pi fleet.")
+    parser = argparse.ArgumentParser(
+        prog="stress-vision", description="Nightly retraining for a Pi fleet.", epilog=EXIT_STATUS
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="the whole night on drawn faces and a device on this machine")
@@ -109,6 +142,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     history.add_argument("--last", type=int, default=30, metavar="N", help="how many nights (default: 30)")
     history.add_argument("--json", action="store_true", help="one JSON object a night, for programs")
     history.set_defaults(command=_history)
+    fleet.add_argument("--json", action="store_true", help="one JSON object a device, for programs")
+    for name, example in EXAMPLES.items():
+        commands.choices[name].epilog = f"for example: {example}"
     for command in (sweep, rollout, promote, fleet, history):
         command.add_argument("--store", default="", help="default: the environment's STRESS_VISION_STORE")
     return parser
@@ -249,9 +285,12 @@ def _fleet(given: argparse.Namespace) -> int:
     from tasks.rollout import DeviceOutcome
 
     registry = Registry(open_store(store_uri(given.store)))
+    devices = [DeviceOutcome.model_validate(facts) for facts in registry.devices().values()]
+    if given.json:
+        print("".join(f"{device.model_dump_json()}\n" for device in devices), end="")
+        return 0
     champion = registry.champion()
     print(f"champion: {champion.version if champion else 'none yet'}")
-    devices = [DeviceOutcome.model_validate(facts) for facts in registry.devices().values()]
     print_table([device.row() for device in devices], _COLUMNS)
     _print_reasons(devices)
     return 0

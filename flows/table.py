@@ -16,3 +16,8 @@ def print_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) ->
         cells = (row.get(name) for name in columns)
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
     Console(highlight=False).print(table)
+
+
+def print_error(said: str) -> None:
+    """What ends a command, for a person: on standard error, as it is."""
+    Console(stderr=True, highlight=False).print("[bold red]error:[/]", Text(said), soft_wrap=True)

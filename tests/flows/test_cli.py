@@ -1,12 +1,14 @@
 """The command line as a person meets it: a process, its exit status and what it prints."""
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 
 import pytest
 
-from flows.cli import main
+from flows.cli import EXAMPLES, _parser, main
 from storage.registry import Registry
 from tests.releases import make_champion, new_store
 from tests.ssh_devices import fleet_of
@@ -41,6 +43,27 @@ def test_a_sweep_without_variants_is_one_error_without_a_traceback(tmp_path):
     assert "[[variant]]" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_prefect_server_that_is_dead_is_one_error_that_names_it(tmp_path):
+    (tmp_path / "datasets/fer2013").mkdir(parents=True)
+    (tmp_path / "datasets/fer2013/fer2013.csv").touch()
+    done = stress_vision(
+        "run", "--store", tmp_path, "--work_dir", tmp_path / "work", PREFECT_API_URL="http://127.0.0.1:1/api"
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "http://127.0.0.1:1/api" in done.stderr and "PREFECT_API_URL" in done.stderr
+
+
+def test_each_command_has_an_example_that_is_right_usage():
+    parser = _parser([])
+    (commands,) = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+    assert set(commands) == set(EXAMPLES)
+    for name, example in EXAMPLES.items():
+        assert example in " ".join(commands[name].format_help().split())
+        words = shlex.split(example.split(" | ")[0].split(" > ")[0].split(" < ")[0])
+        arguments = words[words.index("stress-vision") + 1 :]
+        assert _parser(arguments).parse_args(arguments).command
+
+
 def test_an_unknown_option_is_wrong_usage():
     assert stress_vision("run", "--train.epoch", "3").returncode == 2
 
@@ -68,6 +91,8 @@ def test_fleet_shows_champion_and_devices_of_a_store(tmp_path, tiny_releases, ss
     assert done.returncode == 0
     assert tiny_releases[0].name in done.stdout
     assert "pi-1" in done.stdout and "updated" in done.stdout
+    told = json.loads(stress_vision("fleet", "--store", tmp_path, "--json").stdout)
+    assert (told["device"], told["outcome"]) == ("pi-1", "updated")
 
 
 def test_fleet_prints_what_a_device_answers_as_it_is_in_a_table_that_fits(tmp_path, capsys, monkeypatch):

@@ -66,8 +66,8 @@ def stress_vision(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_person_is_told_of_a_rejected_night_of_a_crash_and_of_a_device_that_is_away(
     tmp_path: Path, receiver: Receiver
 ) -> None:
-    (tmp_path / "store/datasets").mkdir(parents=True)
-    (tmp_path / "store/datasets/list.txt").touch()
+    (tmp_path / "store/datasets/fer2013").mkdir(parents=True)
+    (tmp_path / "store/datasets/fer2013/fer2013.csv").touch()
     up = Up(tmp_path)
     with up.running():
         done = stress_vision(up, "notify", receiver.address, "--port", str(up.port))

@@ -27,8 +27,8 @@ def code(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    (tmp_path / "store/datasets").mkdir(parents=True)
-    (tmp_path / "store/datasets/list.txt").touch()
+    (tmp_path / "store/datasets/fer2013").mkdir(parents=True)
+    (tmp_path / "store/datasets/fer2013/fer2013.csv").touch()
     return tmp_path
 
 
