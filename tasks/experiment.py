@@ -39,19 +39,23 @@ class Experiment(BaseModel, frozen=True, extra="forbid"):
         """Whether its training came to an end."""
         return {MODEL, CONFIG} <= self.files
 
+    @property
+    def state(self) -> str:
+        """unfinished, trained, or converted as well."""
+        if not self.finished:
+            return "unfinished"
+        return "converted" if "model_int8.tflite" in self.files else "trained"
+
     def row(self, store: ObjectStore, work: Path) -> dict[str, str]:
-        """A line for a person to choose by; its few facts are read from the folder or the store."""
+        """A line of 80 columns for a person to choose by; its facts come from the folder or the store."""
         facts, history = (self._read(name, store, work) for name in (CONFIG, "training_history.json"))
         accuracy = history.get("val_accuracy") or []
-        formats = sorted(name[6:-7] for name in self.files if re.fullmatch(r"model_\w+\.tflite", name))
         return {
             "experiment": self.id,
-            "training": "finished" if self.finished else "unfinished",
+            "state": self.state,
             "network": facts.get("train", {}).get("model", {}).get("architecture", ""),
             "labels": facts.get("data", {}).get("label_set", ""),
-            "epochs": str(len(accuracy) or ""),
-            "best val. accuracy": f"{max(accuracy):.3f}" if accuracy else "",
-            "converted": ", ".join(formats),
+            "val. acc.": f"{max(accuracy):.3f}" if accuracy else "",
         }
 
     def _read(self, name: str, store: ObjectStore, work: Path) -> dict[str, Any]:

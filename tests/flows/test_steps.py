@@ -233,6 +233,14 @@ def test_without_a_name_a_person_chooses_from_a_list(
     shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[ExperimentRequest] = []
+    facts = {
+        "train": {"model": {"architecture": "mobilenet_v3_small"}},
+        "data": {"label_set": "ferplus_votes"},
+    }
+    newest = shop / "work/experiments/20260102_000000"
+    (newest / "experiment_config.json").write_text(json.dumps(facts))
+    (newest / "training_history.json").write_text(json.dumps({"val_accuracy": [0.5, 0.812, 0.8]}))
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("flows.step_commands._run", lambda step, config: asked.append(config) or 0)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     for answer in ("", "2", "20260101_000000"):
@@ -240,6 +248,7 @@ def test_without_a_name_a_person_chooses_from_a_list(
         assert main(["evaluate"]) == 0
     assert [one.experiment[:8] for one in asked] == ["20260102", "20260101", "20260101"]
     listed = capsys.readouterr().out
+    assert "mobilenet_v3_small" in listed and "ferplus_votes" in listed and "0.812" in listed
     assert listed.index("20260102_000000") < listed.index("20260101_000000")
 
 
