@@ -1,6 +1,7 @@
 """What the README says is so."""
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,15 @@ def test_every_field_that_a_text_names_exists() -> None:
         for part in name.split("."):
             assert part in model.model_fields, name
             model = model.model_fields[part].annotation
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_every_command_line_of_a_text_is_right_usage(path: Path) -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", path.read_text(encoding="utf-8"), re.S)
+    lines = re.findall(r"^(?:\w+=\S+ )*stress-vision (.*)$", "\n".join(blocks), re.M)
+    for line in lines:
+        words = shlex.split(re.split(r" [>|<] | && ", line)[0], comments=True)
+        assert _parser(words).parse_args(words).command, line
 
 
 def test_every_command_of_the_readme_exists() -> None:
