@@ -69,7 +69,8 @@ def say(what: str, work: Callable[[], object]) -> None:
 
 
 def ours(devices: list[SshDevice], release: Path, waves: bool = False) -> None:
-    benchmark = BenchmarkConfig(min_cpu_share=0, **({} if waves else {"min_s": 0.0, "warmup_s": 0.0}))
+    seconds, warmup_s = (2.0, 0.5) if waves else (0.0, 0.0)
+    benchmark = BenchmarkConfig(min_cpu_share=0, min_s=seconds, warmup_s=warmup_s)
     waved = RolloutConfig(max_parallel=_PARALLEL, benchmark=benchmark)
     flat = {"canaries": len(devices), "waves": (1.0,), "measure": False}
     config = waved if waves else waved.model_copy(update=flat)
