@@ -69,11 +69,11 @@ PRESETS: dict[Preset, dict[str, Any]] = {
             **_NATIVE,
             "model": {
                 "architecture": "resnet_native",
-                "filters": (16, 32, 80, 192),
+                "filters": (24, 48, 112, 256),
                 "blocks": (0, 1, 1, 1),
                 "emotions": True,
             },
-            "epochs": 40,
+            "epochs": 36,
             "optimizer": {**_NATIVE["optimizer"], "learning_rate": 0.002},
         },
     },
