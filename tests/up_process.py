@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,17 +84,19 @@ class Up:
             headers={"content-type": "application/json"},
             method="GET" if content is None else method,
         )
-        return wait_for(lambda: _answer(request), within_s=30)[0]
+        return wait_for(lambda: _answer(request), within_s=60)[0]
 
     def deployment(self, name: str) -> dict[str, Any]:
         """The deployment of that name, whatever its flow."""
         found = {one["name"]: one for one in self.ask("deployments/filter", {})}
         return found[name]
 
-    def begin(self, name: str, parameters: dict[str, Any]) -> str:
-        """Run a deployment as the form does; the run's id."""
+    def begin(self, name: str, parameters: dict[str, Any], at: datetime | None = None) -> str:
+        """Run a deployment as the form does, now or `at` a time to come; the run's id."""
         path = f"deployments/{self.deployment(name)['id']}/create_flow_run"
-        return self.ask(path, {"parameters": parameters, "state": {"type": "SCHEDULED"}})["id"]
+        details = {"scheduled_time": at.isoformat()} if at else {}
+        state = {"type": "SCHEDULED", "state_details": details}
+        return self.ask(path, {"parameters": parameters, "state": state})["id"]
 
     def run(self, run_id: str) -> dict[str, Any]:
         """A run as the server knows it just now."""
@@ -133,6 +136,8 @@ def _answer(request: urllib.request.Request) -> tuple[Any] | None:
         with refused:
             if refused.code != 503:
                 raise
+        return None
+    except TimeoutError:
         return None
     return (json.loads(text) if text else None,)
 

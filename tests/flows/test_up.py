@@ -60,10 +60,10 @@ def test_a_dead_worker_is_replaced_and_runs_that_are_late_after_a_downtime_all_c
         assert process.stdout
         assert any("the worker ended with status -9: starting it again" in line for line in process.stdout)
         kept = up.ask("automations/filter", {})
-        _schedule(up, "release", every_s=3)
-        wait_for(lambda: len(_runs(up, "release")) >= 4)
+        soon = datetime.now(UTC) + timedelta(seconds=20)
+        due = [up.begin("release", {}, at=soon) for _ in range(3)]
     with up.running():
-        late = wait_for(lambda: _all_ended(up, "release", 4), within_s=240)
+        late = [up.ended(run, within_s=400) for run in due]
         assert {run["state_name"] for run in late} == {"Failed"}
         starts = sorted((run["start_time"], run["end_time"]) for run in late)
         assert all(end <= start for (_, end), (start, _) in pairwise(starts))
@@ -119,16 +119,16 @@ def _check_that_nights_are_scheduled(up: Up) -> None:
 
 def _check_that_a_scheduled_run_starts_and_ends(up: Up) -> None:
     """There is no release to roll out yet: that the run says so is proof that it was our code."""
-    soon = _schedule(up, "release", every_s=86_400)
+    soon = _schedule(up, "release")
     ended = wait_for(lambda: [run for run in _runs(up, "release") if run["end_time"]])
     assert datetime.fromisoformat(ended[0]["expected_start_time"]) == soon
     assert ended[0]["state_name"] == "Failed"
     assert "no champion yet" in ended[0]["state"]["message"]
 
 
-def _schedule(up: Up, name: str, every_s: int) -> datetime:
+def _schedule(up: Up, name: str) -> datetime:
     soon = datetime.now(UTC) + timedelta(seconds=8)
-    schedule = {"interval": every_s, "anchor_date": soon.isoformat(), "timezone": "UTC"}
+    schedule = {"interval": 86_400, "anchor_date": soon.isoformat(), "timezone": "UTC"}
     path = f"deployments/{up.deployment(name)['id']}/schedules"
     up.ask(path, [{"schedule": schedule, "active": True}])
     return soon
@@ -136,8 +136,3 @@ def _schedule(up: Up, name: str, every_s: int) -> datetime:
 
 def _runs(up: Up, name: str) -> list[dict[str, Any]]:
     return up.ask("flow_runs/filter", {"deployments": {"id": {"any_": [up.deployment(name)["id"]]}}})
-
-
-def _all_ended(up: Up, name: str, count: int) -> list[dict[str, Any]]:
-    ended = [run for run in _runs(up, name) if run["end_time"]]
-    return ended if len(ended) >= count else []
