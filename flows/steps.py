@@ -264,7 +264,8 @@ def _row(one: Evaluation) -> dict[str, Any]:
     figures = {"accuracy": one.accuracy, "precision": one.macro_precision, "recall": one.macro_recall}
     figures |= {"F1": one.macro_f1, "AUC": one.auc}
     rounded = {name: None if value is None else round(value, 3) for name, value in figures.items()}
-    return {"model": one.model, "95 % interval": f"{low:.3f} to {high:.3f}", **rounded}
+    accuracy, interval = rounded.pop("accuracy"), f"{low:.3f} to {high:.3f}"
+    return {"model": one.model, "accuracy": accuracy, "95 % interval": interval, **rounded}
 
 
 def _file_row(file: TfliteModel, accuracy: float, floating: float) -> dict[str, Any]:

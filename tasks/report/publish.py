@@ -52,15 +52,17 @@ def publish_report(store_uri: str, night: Night, directory: Path) -> Path:
     )
 
     store = open_store(store_uri)
-    if night.outcome:  # a report by hand may be of a night that has not ended
+    ended = night.outcome is not None  # a report by hand may be of a night that has no word yet
+    if ended:
         remember(store, past_night(night))
-    past, champion = read_history(store), champion_version(store)
+    past, champion = read_history(store) if ended else (), champion_version(store)
     pages = [write_report(night, directory, past, champion), write_verdict(night, directory)]
     if night.candidate:
         pages += write_model_card(night, directory)
     upload_experiment(store, directory)
-    # beside experiments/ here as in the store, so that the report's link leads to it
-    store.upload(write_history(past, champion, directory.parents[1]), "history.html")
+    if ended:
+        # beside experiments/ here as in the store, so that the report's link leads to it
+        store.upload(write_history(past, champion, directory.parents[1]), "history.html")
     if night.release:
         for path in pages:
             Registry(store).attach(night.release.version, path)
