@@ -51,8 +51,8 @@ def test_the_compiled_file_lies_beside_and_tells_how_much_the_accelerator_takes(
 ) -> None:
     as_compiler(tmp_path, monkeypatch, _COMPILES)
     coral = compile_for_coral(int8)
-    assert coral.path == int8.with_name("model_int8_edgetpu.tflite")
-    assert coral.bytes == coral.path.stat().st_size
+    compiled = int8.with_name("model_int8_edgetpu.tflite")
+    assert (coral.path, coral.bytes) == (compiled, compiled.stat().st_size)
     assert coral.operations and coral.on_tpu == coral.operations - 1
     assert f"{coral.on_tpu} of {coral.operations} operations" in coral.said
 
