@@ -1,5 +1,6 @@
 """What became of a variant, and which variants are worth a look."""
 
+import math
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ValidationError
@@ -66,7 +67,7 @@ def figures_of(
         macro_recall=quantized.macro_recall,
         quantization_loss=100 * (original.accuracy - quantized.accuracy),
         bytes=model.bytes,
-        host_p95_ms=model.host_p95_ms,
+        host_p95_ms=math.nan if model.host_p95_ms is None else model.host_p95_ms,
         instructions_m=model.instructions_m,
         parameters=trained.parameters,
         epochs=trained.epochs,
