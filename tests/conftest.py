@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = [
     "tests.s3_server",
@@ -16,6 +17,8 @@ pytest_plugins = [
 # a developer's own store or fleet is no business of the tests
 for name in ("STRESS_VISION_STORE", "STRESS_VISION_INVENTORY"):
     os.environ.pop(name, None)
+
+settings.register_profile("thorough", max_examples=10_000)
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # one process a core: TensorFlow's and numpy's own threads would only get in each other's way

@@ -35,7 +35,6 @@ from tasks.prepare.persons import read_persons
 from tasks.prepare.threads import Pool
 from tasks.report.history import read_history
 
-settings.register_profile("thorough", max_examples=10_000)
 PIXELS = " ".join(["7"] * 2304)
 
 

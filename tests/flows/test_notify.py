@@ -36,7 +36,7 @@ class Receiver:
                 self.send_response(204)
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *_: object) -> None:
                 """Nothing on the test's own output."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Taking)
