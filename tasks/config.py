@@ -84,7 +84,7 @@ def _for_network_of(given: Mapping[str, Any], preset: Mapping[str, Any]) -> Mapp
     train = merge({"train": {"model": {}}}, given)["train"]
     asked = train["model"] if isinstance(train, Mapping) else None
     ours = preset.get("train", {}).get("model", {}).get("architecture")
-    if not isinstance(asked, Mapping) or asked.get("architecture", ours) == ours:
+    if not preset or not isinstance(asked, Mapping) or asked.get("architecture", ours) == ours:
         return preset
     return {**preset, "train": {name: value for name, value in preset["train"].items() if name != "model"}}
 

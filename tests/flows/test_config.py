@@ -35,6 +35,11 @@ def test_the_file_wins_over_the_preset_and_an_option_over_the_file(tmp_path):
     assert config.train.model.architecture == "custom_light"
 
 
+def test_a_preset_that_there_is_none_of_is_named_whatever_else_is_given():
+    with pytest.raises(InputError, match=r"preset: Input should be .* got 'alanced'"):
+        load_config(None, {"preset": "alanced", "train": {"model": {"architecture": "custom_light"}}})
+
+
 def test_every_wrong_field_is_named_with_what_it_got(tmp_path):
     path = tmp_path / "retrain.toml"
     path.write_text("[train]\nepochs = 0\nepoch = 3\n")
