@@ -40,16 +40,15 @@ def demo_config(home: Path, inventory: Path) -> RetrainConfig:
         {
             "store": str(home / "store"),
             "work_dir": str(home / "work"),
-            "preset": "highest_speed",
+            "preset": "smallest",
             "prepare": {"target_per_class": 0},
             "train": {
-                "model": {"architecture": "custom_light", "input_px": 48},
-                "optimizer": {"learning_rate": 0.003, "schedule": "cosine"},
                 "epochs": 16,
                 "batch_size": 32,
+                "augmentation": {"blur_share": 0.6, "blur_px": 2.2, "erasing_share": 0.6},
             },
-            # a minute is too short to learn other cameras: the report shows what that costs
-            "targets": {"min_camera_accuracy": None, "max_camera_growth": None},
+            # where a quarter is covered, a drawn face has nothing else to be told by
+            "targets": {"min_camera_accuracy": 0.6},
             "rollout": {"inventory": str(inventory)},
         }
     )
