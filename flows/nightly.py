@@ -15,7 +15,7 @@ from flows.said import night_name
 from storage.errors import InputError, MissingObject
 from storage.opening import open_store
 from tasks.config import RetrainConfig, merge
-from tasks.prepare.config import LabelChoice
+from tasks.config.prepare import LabelChoice
 from tasks.presets import PRESETS
 
 _SETTINGS = "retrain.toml"

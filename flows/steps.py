@@ -27,8 +27,8 @@ from storage.opening import open_store
 from tasks.benchmark import BenchmarkConfig
 from tasks.benchmark_file import benchmark_file, check_tflite
 from tasks.config import RetrainConfig
+from tasks.config.convert import Format
 from tasks.convert import ConvertConfig, TfliteModel, convert_model
-from tasks.convert.config import Format
 from tasks.evaluate import Evaluation, evaluate_model
 from tasks.evaluate.cameras import evaluate_cameras
 from tasks.evaluate.elsewhere import evaluate_elsewhere

@@ -9,9 +9,10 @@ The percentile that is judged is p95: the mean hides stutter, p99 of 100 runs is
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel
 
 from deployments.program import Answer, DeviceProgram
+from tasks.config.rollout import BenchmarkConfig
 from tasks.latency import Latency
 
 _RUNS_FOR_P99 = 1000
@@ -28,35 +29,6 @@ def plain(text: str) -> str:
 
 
 Plain = Annotated[str, AfterValidator(plain)]
-
-
-class BenchmarkConfig(BaseModel, frozen=True, extra="forbid", title="On-device benchmark"):
-    runs: int = Field(default=100, ge=10, le=10_000, description="Measured frames, at least.")
-    min_s: float = Field(
-        default=2.0,
-        ge=0,
-        le=60,
-        description="Measured for at least this long, seconds: a governor takes one.",
-    )
-    warmup: int = Field(default=10, ge=0, le=1000, description="Frames run before, not measured, at least.")
-    warmup_s: float = Field(
-        default=0.5, ge=0, le=60, description="Warm-up of at least this long, seconds, and until steady."
-    )
-    threads: int = Field(
-        default=1, ge=1, le=16, description="Threads of the runtime; 1 leaves the Pi's other cores free."
-    )
-    max_temperature_c: float = Field(
-        default=80.0,
-        ge=30,
-        le=110,
-        description="Hotter than this, °C, nothing is concluded (a Pi 5 slows down at 80).",
-    )
-    min_cpu_share: float = Field(
-        default=0.8,
-        ge=0,
-        le=1,
-        description="A latency over the limit is inconclusive if we had less of a core than this.",
-    )
 
 
 class Health(BaseModel, frozen=True, title="Health", allow_inf_nan=False):

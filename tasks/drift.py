@@ -23,18 +23,18 @@ from typing import Any
 
 import numpy as np
 from prefect import get_run_logger, task
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from storage.errors import InputError, MissingObject
 from storage.files import replacing
 from storage.objects import ObjectStore
 from storage.opening import open_store
 from storage.registry import Registry
+from tasks.config.drift import DriftConfig
 from tasks.prepare import PreparedData
 from tasks.prepare.blocks import STATISTICS
 from tasks.prepare.facts import IMAGE_FACTS, ImageFacts, read_facts
 
-STRONG_PSI = 0.25
 FEWEST = 30
 """New images of a source, with fewer of which nothing is said about it."""
 _SHARES = "class shares"
@@ -42,17 +42,6 @@ _BINS = 16
 _TOP = {"brightness": 255.0, "contrast": 128.0, "sharpness": 128.0}
 _CHI2_99 = 2.326
 _ALIKE = ("code_version", "classes", "label_set", "image_px")
-
-
-class DriftConfig(BaseModel):
-    """What counts as a shift against the champion's data."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", title="Drift")
-
-    max_psi: float = Field(
-        default=STRONG_PSI, gt=0, le=10, description="Population stability index above which data has shifted"
-    )
-    stop: bool = Field(default=False, description="End the run before training where the data has shifted")
 
 
 class Shift(BaseModel, frozen=True, extra="forbid"):

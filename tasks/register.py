@@ -32,6 +32,7 @@ from storage.opening import open_store
 from storage.registry import Champion, Registry
 from tasks.candidate import Candidate
 from tasks.classes import CLASSES
+from tasks.config.register import RegisterConfig
 from tasks.convert import TfliteModel
 from tasks.golden import classes_on_top, draw_candidates, spread
 from tasks.litert import quantized_outputs
@@ -41,22 +42,6 @@ SIGNING_KEY_VARIABLE = "STRESS_VISION_SIGNING_KEY"
 SIGNATURE_NAMESPACE, ROLLBACK_NAMESPACE = "stress-vision-release", "stress-vision-rollback"
 _MODEL, _GOLDEN = "model_int8.tflite", "golden.npz"
 _BATCHES = 4
-
-
-class RegisterConfig(BaseModel, frozen=True, extra="forbid", title="Register"):
-    golden_images: int = Field(
-        default=16,
-        ge=1,
-        le=256,
-        description="Drawn images on which a device must give the outputs that the model gave here.",
-    )
-    golden_tolerance_lsb: int = Field(
-        default=16,
-        ge=0,
-        le=64,
-        description="Difference that another runtime may show in three of four golden images, in steps of "
-        "1/256 of a probability.",
-    )
 
 
 class Release(BaseModel, frozen=True, title="Release"):

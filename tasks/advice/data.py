@@ -1,8 +1,8 @@
 """What to try next for the data: weak and rare classes, few images, figures that tell little."""
 
 from tasks.advice.advice import Advice, Value, new_values, real_images, training_figures
+from tasks.config.prepare import SPLITS
 from tasks.night import Night
-from tasks.prepare.config import SPLITS
 
 LOW_RECALL_GAP = 0.15
 """Recall this far under the macro recall marks a weak class."""

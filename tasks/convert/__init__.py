@@ -8,8 +8,9 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 
-from tasks.convert.config import ConvertConfig, ConvertedModels, TensorInfo, TfliteModel
+from tasks.config.convert import ConvertConfig
 from tasks.convert.conversion import convert
+from tasks.convert.converted import ConvertedModels, TensorInfo, TfliteModel
 from tasks.convert.instructions import check_counter, count_instructions
 from tasks.prepare import PreparedData
 

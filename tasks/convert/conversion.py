@@ -11,7 +11,8 @@ import numpy as np
 
 from storage.errors import InputError, ModelError
 from storage.files import arriving, write_whole
-from tasks.convert.config import ConvertConfig, ConvertedModels, Format, TfliteModel
+from tasks.config.convert import ConvertConfig, Format
+from tasks.convert.converted import ConvertedModels, TfliteModel
 from tasks.convert.coral import compile_for_coral
 from tasks.convert.formats import to_tflite
 from tasks.convert.instructions import count_instructions, counter_command

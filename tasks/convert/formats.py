@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from storage.errors import ModelError
-from tasks.convert.config import Format
+from tasks.config.convert import Format
 
 _COUNTED = re.compile(r"(_\d+)+$")
 

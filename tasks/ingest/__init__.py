@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prefect import get_run_logger, task
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from storage.errors import InputError
 from storage.objects import ObjectInfo, ObjectStore
 from storage.opening import open_store
+from tasks.config.ingest import IngestConfig, Source
 from tasks.ingest.blobs import blob_path, clear_incoming, evict
 from tasks.ingest.fetch import Place, bring_up_to_date, uncollected
 from tasks.ingest.manifest import (
@@ -35,7 +36,7 @@ from tasks.ingest.manifest import (
     files_of,
     fingerprint,
 )
-from tasks.ingest.sources import LAYOUTS, Layout, Source, class_folder, find_layout, is_tar, is_votes
+from tasks.ingest.sources import LAYOUTS, Layout, class_folder, find_layout, is_tar, is_votes
 
 __all__ = [
     "IngestConfig",
@@ -53,50 +54,6 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _SHOWN = 20
-
-
-class IngestConfig(BaseModel, frozen=True, extra="forbid", title="Ingest"):
-    """Where the images come from, and what this machine keeps of them."""
-
-    sources: tuple[Source, ...] = Field(
-        default=(
-            Source(name="fer2013", prefix="datasets/fer2013"),
-            Source(name="custom", prefix="datasets/custom", required=False),
-        ),
-        min_length=1,
-        description="Data sets to combine; each name once",
-    )
-    max_threads: int = Field(
-        default=32, ge=1, le=256, description="Objects fetched at the same time, count, 1 to 256"
-    )
-    max_image_bytes: int = Field(
-        default=64 * 2**20, ge=2**10, description="Largest image file accepted, bytes, 1 KiB or more"
-    )
-    cache_max_bytes: int = Field(
-        default=50 * 2**30, ge=2**20, description="Bound of the local cache, bytes, 1 MiB or more"
-    )
-    recheck_days: int = Field(
-        default=30,
-        ge=0,
-        le=3650,
-        description="Days within which every cached file is hashed again; 0 never, 1 every run",
-    )
-
-    @model_validator(mode="after")
-    def _some_are_to_learn_from(self) -> "IngestConfig":
-        if all(source.use == "evaluate" for source in self.sources):
-            raise InputError(
-                f"sources: all of {', '.join(source.name for source in self.sources)} have use = 'evaluate'; "
-                "at least one must have use = 'train'"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> "IngestConfig":
-        names = [source.name for source in self.sources]
-        if len(set(names)) < len(names):
-            raise InputError(f"two sources claim one name: {', '.join(names)}; give each its own")
-        return self
 
 
 class Ingested(BaseModel, frozen=True, extra="forbid"):

@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 
 from storage.errors import StoreError
 from storage.files import write_whole
-from tasks.ingest.labels import vocabulary
-from tasks.ingest.sources import Format, Use
+from tasks.config.ingest import Use
+from tasks.ingest.sources import Format
+from tasks.vocabulary import vocabulary
 
 
 class SourceFile(NamedTuple):

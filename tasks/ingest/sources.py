@@ -4,15 +4,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, Field, field_validator, model_validator
-
 from storage.errors import InputError
 from storage.objects import check_key
 from tasks.classes import TO_CLASS
-from tasks.ingest.labels import LEFT_OUT, Numbers, check_labels, vocabulary
+from tasks.config.ingest import Source
+from tasks.vocabulary import LEFT_OUT, check_labels
 
 Format = Literal["fer2013_csv", "class_folders", "image_lists"]
-Use = Literal["train", "evaluate"]
 
 LAYOUTS = (
     "expected fer2013.csv (also .gz, .xz, .zip), or images as <class>/*.jpg|png, also below train|val|test, "
@@ -25,58 +23,6 @@ _VOTES_CSV = re.compile(r"fer2013new\.csv")
 _IMAGE = (".jpg", ".jpeg", ".png")
 SPLIT_FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 """Folders above the classes', and which official split they are."""
-
-
-class Source(BaseModel, frozen=True, extra="forbid", title="Source"):
-    """One named data set in the store."""
-
-    name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9_-]*$",
-        description="Name in reports and image ids; lower case, digits, - and _",
-    )
-    prefix: str = Field(description="Folder in the store, e.g. datasets/custom")
-    format: Literal["auto", "fer2013_csv", "class_folders"] = Field(
-        default="auto",
-        description="Layout; auto takes fer2013.csv where there is one, else folders named by class",
-    )
-    lists: tuple[str, ...] = Field(
-        default=(),
-        description="Files below prefix that say the class of each image, a line an image (CSV, TSV or "
-        "text), where folders don't, e.g. EmoLabel/list_patition_label.txt",
-    )
-    numbers: Numbers = Field(
-        default="",
-        description="Whose numbers the class folders or lists use: fer2013, affectnet or raf_db; empty: they "
-        "use names",
-    )
-    mapping: dict[str, str] = Field(
-        default={},
-        description='Further names or numbers and the class or emotion that each means, as {"tired": '
-        '"fatigue"}; an empty one leaves its images out',
-    )
-    use: Use = Field(
-        default="train",
-        description="train: images for training, validation and test. evaluate: never learnt from, every "
-        "model is measured on it beside the test split",
-    )
-    required: bool = Field(default=True, description="Whether a run without any file of it is an error")
-
-    @field_validator("prefix")
-    @classmethod
-    def _is_a_folder(cls, prefix: str) -> str:
-        return check_key(prefix.strip("/"))
-
-    @model_validator(mode="after")
-    def _labels_make_sense(self) -> "Source":
-        if self.lists and self.format != "auto":
-            raise ValueError(f"lists: expected with format = 'auto' only, got format = {self.format!r}")
-        vocabulary(self.numbers, self.mapping)
-        return self
-
-    @property
-    def vocabulary(self) -> dict[str, str]:
-        """What its folders and lists say, in lower case, to our names; "": left out."""
-        return vocabulary(self.numbers, self.mapping)
 
 
 class Layout(NamedTuple):

@@ -21,9 +21,10 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from storage.opening import open_store
+from tasks.config.prepare import PrepareConfig
 from tasks.ingest import Ingested
-from tasks.prepare.config import PrepareConfig, PreparedData
 from tasks.prepare.dataset import prepare, publish
+from tasks.prepare.prepared import PreparedData
 from tasks.prepare.splits import Split, load_elsewhere, load_split
 
 __all__ = [

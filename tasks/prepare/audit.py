@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.config.prepare import SPLITS, PrepareConfig
 from tasks.prepare.blocks import hash_images
 from tasks.prepare.collection import Collection
-from tasks.prepare.config import SPLITS, PrepareConfig
 from tasks.prepare.grouping import Findings
 from tasks.prepare.second_look import look_again
 from tasks.prepare.splits import Split, SplitName, load_split

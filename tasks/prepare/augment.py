@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.prepare.config import Drawing
+from tasks.config.prepare import Drawing
 
 MAX_BRIGHTNESS = 0.10
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from storage.errors import InputError
+from tasks.config.prepare import PrepareConfig
 from tasks.ingest import Ingested
 from tasks.prepare.blocks import Block
-from tasks.prepare.config import PrepareConfig
 from tasks.prepare.origins import Origin, origin_of
 from tasks.prepare.persons import read_persons
 from tasks.prepare.pixels import PixelFile

@@ -11,10 +11,10 @@ from storage.errors import InputError
 from storage.files import arriving_directory
 from storage.objects import ObjectStore
 from tasks.classes import CLASSES
+from tasks.config.prepare import SPLITS, PrepareConfig
 from tasks.ingest import Ingested
 from tasks.prepare.audit import audit
 from tasks.prepare.collection import Collection, collect
-from tasks.prepare.config import SPLITS, PrepareConfig, PreparedData
 from tasks.prepare.elsewhere import audit_elsewhere, learned_first, part, write_elsewhere
 from tasks.prepare.facts import write_facts
 from tasks.prepare.fer2013 import SIDE_PX
@@ -24,6 +24,7 @@ from tasks.prepare.labels import DISPUTED, REASONS, UNLABELLED, disputed, resolv
 from tasks.prepare.metadata import describe
 from tasks.prepare.pictures import draw
 from tasks.prepare.pixels import PixelFile
+from tasks.prepare.prepared import PreparedData
 from tasks.prepare.shortcuts import audit_shortcuts
 from tasks.prepare.splits import DROPPED, TEST, Candidates, assign, load_split
 from tasks.prepare.threads import Pool

@@ -16,11 +16,11 @@ from pydantic import BaseModel, Field
 
 from storage.errors import InputError
 from tasks.classes import CLASSES
+from tasks.config.prepare import SPLITS, PrepareConfig
 from tasks.ingest import Ingested
 from tasks.prepare.archive import write_npz
 from tasks.prepare.blocks import hash_images
 from tasks.prepare.collection import Collection
-from tasks.prepare.config import SPLITS, PrepareConfig
 from tasks.prepare.duplicates import join
 from tasks.prepare.grouping import Findings
 from tasks.prepare.labels import SCORED, by_emotion, resolve

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.config.prepare import PrepareConfig
 from tasks.prepare.collection import Collection
-from tasks.prepare.config import PrepareConfig
 from tasks.prepare.duplicates import candidates, compare, join, number_copies
 from tasks.prepare.known import NOTHING, Known, read_known, write_known
 from tasks.prepare.persons import neighbouring_frames, same_person

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.classes import CLASS_OF_EMOTION, CLASSES, EMOTIONS
-from tasks.prepare.config import PrepareConfig
+from tasks.config.prepare import PrepareConfig
 from tasks.prepare.ferplus import OTHERS, VOTES
 
 SCORED, TRAIN_ONLY, UNLABELLED = 0, 1, 2

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from storage.errors import InputError
 from tasks.ingest import SourceFile, SourceManifest, blob_path
-from tasks.ingest.labels import check_labels
 from tasks.ingest.sources import is_image
+from tasks.vocabulary import check_labels
 
 if TYPE_CHECKING:
     import pandas as pd

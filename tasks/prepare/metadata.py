@@ -3,9 +3,9 @@
 import numpy as np
 
 from tasks.classes import CLASSES
+from tasks.config.prepare import CODE_VERSION, SPLITS, PrepareConfig
 from tasks.prepare.augment import drawn_of
 from tasks.prepare.collection import Collection
-from tasks.prepare.config import CODE_VERSION, SPLITS, PrepareConfig
 from tasks.prepare.labels import REASONS
 from tasks.prepare.splits import LEAKED
 from tasks.prepare.writing import Arrangement

@@ -7,9 +7,9 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from storage.errors import InputError
+from tasks.config.prepare import PrepareConfig
 from tasks.ingest import SourceManifest
 from tasks.prepare.blocks import Block
-from tasks.prepare.config import PrepareConfig
 from tasks.prepare.reading import LEFT_OUT, RECOGNISED, STRANGE, UNLISTED, UNSURE
 
 _FEW = 0.5

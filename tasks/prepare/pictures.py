@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from tasks.classes import CLASSES
+from tasks.config.prepare import SPLITS
 from tasks.prepare.collection import Collection
-from tasks.prepare.config import SPLITS
 from tasks.prepare.labels import DISPUTED, REASONS
 from tasks.prepare.writing import Arrangement
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from storage.errors import InputError
 from tasks.classes import FER2013_EMOTIONS
+from tasks.config.prepare import PrepareConfig
 from tasks.ingest import SourceFile, SourceManifest, blob_path, is_votes
 from tasks.prepare.blocks import Block, Given, measure, one_vote
-from tasks.prepare.config import PrepareConfig
 from tasks.prepare.fer2013 import SIDE_PX, Rows, read_fer2013
 from tasks.prepare.fer2013_rows import AMBIGUOUS, UNKNOWN, by_photo, recognise
 from tasks.prepare.ferplus import Table, read_ferplus

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tasks.prepare.config import SPLITS
+from tasks.config.prepare import SPLITS
 from tasks.prepare.pixels import to_grey
 from tasks.prepare.splits import SplitName, load_split
 from tasks.prepare.threads import Pool

@@ -20,7 +20,7 @@ import numpy as np
 
 from storage.errors import InputError
 from tasks.classes import CLASS_OF_EMOTION, CLASSES
-from tasks.prepare.config import SPLITS, PrepareConfig
+from tasks.config.prepare import SPLITS, PrepareConfig
 from tasks.prepare.labels import SCORED, TRAIN_ONLY
 
 TRAIN, VAL, TEST = range(len(SPLITS))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.config.prepare import SPLITS, PrepareConfig
 from tasks.prepare.archive import write_npz
 from tasks.prepare.augment import Alterations, alter, plan
 from tasks.prepare.collection import Collection
-from tasks.prepare.config import SPLITS, PrepareConfig
 from tasks.prepare.grouping import Findings
 from tasks.prepare.labels import Labels, by_emotion, with_posted
 from tasks.prepare.pixels import CHUNK

@@ -21,8 +21,8 @@ from deployments.ssh import private_key
 from storage.errors import FleetError
 from storage.opening import open_store
 from storage.registry import Registry
+from tasks.config.rollout import RolloutConfig
 from tasks.register import Release, order_rollback
-from tasks.rollout.config import RolloutConfig
 from tasks.rollout.ledger import Ledger, record
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome, FleetWord
 from tasks.rollout.per_device import bring_with, serve_with, take_back_with

@@ -15,7 +15,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 
 from deployments.fleet import Device, Fleet
-from tasks.rollout.config import RolloutConfig
+from tasks.config.rollout import RolloutConfig
 from tasks.rollout.outcome import DeviceOutcome, OutcomeKind
 from tasks.rollout.visit import Hear, Payload, measure_updated, return_device, visit
 from tasks.rollout.waves import Bring, Serve, TakeBack, Work, bring_device, in_threads

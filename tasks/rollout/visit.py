@@ -26,7 +26,7 @@ from storage.errors import DeviceError, InputError
 from storage.manifest import MANIFEST, SIGNATURE, Manifest, Version
 from storage.registry import RollbackOrder
 from tasks.benchmark import Health, LatencyFigures, Machine, Plain, measure, plain
-from tasks.rollout.config import RolloutConfig
+from tasks.config.rollout import RolloutConfig
 from tasks.rollout.outcome import DeviceOutcome, OutcomeKind
 
 _RECONNECTS, _PAUSE_S = 3, 1.0

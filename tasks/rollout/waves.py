@@ -15,7 +15,7 @@ from contextvars import copy_context
 from pathlib import Path
 
 from deployments.fleet import Device, Fleet
-from tasks.rollout.config import RolloutConfig
+from tasks.config.rollout import RolloutConfig
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome, failing_share
 from tasks.rollout.visit import Hear, Payload, measure_updated, read_payload, return_device, visit
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 
+from tasks.config.train import AugmentationConfig, ModelConfig, OptimizerConfig, TrainConfig
 from tasks.prepare import PreparedData
-from tasks.train.config import AugmentationConfig, ModelConfig, OptimizerConfig, TrainConfig
 from tasks.train.fit import TrainedModel, train
 from tasks.train.seen import SEEN_IMAGES, unseen
 from tasks.train.weights import name_start

@@ -8,8 +8,8 @@ in one operation. The result is rounded to uint8, so that the network only ever 
 
 import math
 
+from tasks.config.train import AugmentationConfig
 from tasks.train.cameras import photograph
-from tasks.train.config import AugmentationConfig
 
 _ERASED = (0.06, 0.225)
 """Half sides of an erased rectangle, share of the image's side."""

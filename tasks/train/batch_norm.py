@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tasks.config.train import TrainConfig
 from tasks.prepare.splits import Split
-from tasks.train.config import TrainConfig
 from tasks.train.networks import build_network
 
 _BATCH = 256

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storage.errors import ModelError
+from tasks.config.train import TrainConfig
 from tasks.prepare.splits import Split
 from tasks.train.batch_norm import new_statistics
-from tasks.train.config import TrainConfig
 from tasks.train.progress import WRITING_BEST, WRITING_EPOCH, Progress, commit_epoch, describe
 
 _COUNTERS = ("wait", "best", "best_epoch", "cooldown_counter")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.train.config import AugmentationConfig
+from tasks.config.train import AugmentationConfig
 
 Tensor = Any
 """TensorFlow's. Its stubs know no side of it to be a number."""

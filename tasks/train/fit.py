@@ -19,10 +19,10 @@ from storage.errors import InputError, ModelError
 from storage.files import arriving, write_whole
 from storage.objects import ObjectStore
 from tasks.classes import CLASSES
+from tasks.config.prepare import Drawing
+from tasks.config.train import TrainConfig
 from tasks.prepare import PreparedData, Split, load_split
-from tasks.prepare.config import Drawing
 from tasks.tensorflow_start import start_tensorflow
-from tasks.train.config import TrainConfig
 from tasks.train.operating_point import OperatingPoint, choose_point
 from tasks.train.progress import BEST_MODEL, Progress, best_epoch, read_progress
 from tasks.train.seen import SEEN_IMAGES, write_seen

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from tasks.classes import CLASS_OF_EMOTION, CLASSES
+from tasks.config.prepare import Drawing
+from tasks.config.train import TrainConfig
 from tasks.prepare.augment import drawn_of
-from tasks.prepare.config import Drawing
 from tasks.train.augmentation import augment
-from tasks.train.config import TrainConfig
 
 if TYPE_CHECKING:
     import tensorflow as tf

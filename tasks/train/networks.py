@@ -9,7 +9,7 @@ linear, so the order doesn't change the result, and 48x48 values are fewer than 
 import numpy as np
 
 from tasks.classes import CLASS_OF_EMOTION, CLASSES, EMOTIONS
-from tasks.train.config import ModelConfig
+from tasks.config.train import ModelConfig
 
 BACKBONE = "backbone"
 """Name of the layer that holds a pretrained network."""

@@ -1,6 +1,6 @@
 """The optimiser and its learning rate."""
 
-from tasks.train.config import TrainConfig
+from tasks.config.train import TrainConfig
 
 
 def new_optimizer(config: TrainConfig, steps_per_epoch: int):

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from storage.files import write_whole
-from tasks.train.config import TrainConfig
+from tasks.config.train import TrainConfig
 
 BEST_MODEL = "checkpoints/best_model.keras"
 WRITING_BEST = "checkpoints/writing_best.keras"

@@ -11,7 +11,7 @@ from storage.errors import MissingObject, ModelError
 from storage.objects import ObjectStore
 from storage.opening import open_store
 from storage.registry import Registry
-from tasks.train.config import TrainConfig
+from tasks.config.train import TrainConfig
 from tasks.train.networks import BACKBONE
 from tasks.train.seen import SEEN_IMAGES
 

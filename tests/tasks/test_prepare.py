@@ -20,10 +20,10 @@ from storage import files
 from storage.errors import InputError, StoreError
 from storage.opening import open_store
 from tasks.classes import CLASSES, EMOTIONS, FER2013_EMOTIONS, TO_CLASS, emotion_of
+from tasks.config.prepare import SPLITS
 from tasks.ingest import IngestConfig, Ingested, Source, ingest
 from tasks.prepare import PrepareConfig, PreparedData, archive, audit, dataset, load_split, prepare
 from tasks.prepare.blocks import hash_images, statistics_of
-from tasks.prepare.config import SPLITS
 from tasks.prepare.dataset import publish
 from tasks.prepare.labels import DISPUTED
 from tasks.prepare.pixels import PixelFile

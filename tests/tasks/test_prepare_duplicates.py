@@ -13,11 +13,11 @@ from hypothesis import strategies as some
 from PIL import Image, ImageDraw
 
 from storage.errors import InputError
+from tasks.config.prepare import PrepareConfig
 from tasks.ingest import SourceFile
 from tasks.prepare import grouping
 from tasks.prepare.blocks import hash_images, statistics_of
 from tasks.prepare.collection import Collection
-from tasks.prepare.config import PrepareConfig
 from tasks.prepare.duplicates import candidates, compare, join, number_copies
 from tasks.prepare.fer2013 import read_fer2013
 from tasks.prepare.grouping import Findings, find_groups

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from storage.errors import InputError
 from storage.opening import open_store
 from tasks.classes import CLASSES
+from tasks.config.prepare import SPLITS
 from tasks.ingest import IngestConfig, Source, ingest
 from tasks.prepare import PrepareConfig, PreparedData, load_elsewhere, load_split, prepare
-from tasks.prepare.config import SPLITS
 from tasks.prepare.dataset import publish
 from tasks.prepare.splits import SplitName
 from tasks.synthetic import draw_faces

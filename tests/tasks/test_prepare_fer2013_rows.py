@@ -13,8 +13,8 @@ from PIL import Image
 
 from storage.errors import InputError
 from tasks.classes import FER2013_EMOTIONS
+from tasks.config.prepare import SPLITS
 from tasks.prepare import PrepareConfig, PreparedData, fer2013_rows, prepare
-from tasks.prepare.config import SPLITS
 from tasks.prepare.fer2013 import read_fer2013
 from tasks.prepare.fer2013_rows import (
     AMBIGUOUS,

@@ -10,9 +10,9 @@ from PIL import Image
 from storage.errors import InputError
 from storage.opening import open_store
 from tasks.classes import CLASSES
+from tasks.config.prepare import SPLITS
 from tasks.ingest import IngestConfig, Source, ingest
 from tasks.prepare import PrepareConfig, PreparedData, load_split, prepare
-from tasks.prepare.config import SPLITS
 from tasks.prepare.lists import read_list
 from tests.releases import new_store
 

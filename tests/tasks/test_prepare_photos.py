@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.ingest.labels import vocabulary
 from tasks.prepare.photos import decode, label_of, to_canvas, usage_of
+from tasks.vocabulary import vocabulary
 
 HALVES = np.repeat(np.array([[40, 200]], np.uint8), 100, axis=1).repeat(160, axis=0)
 """Dark left, bright right, uint8 (160, 200)."""

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from tasks.prepare.config import PrepareConfig
+from tasks.config.prepare import PrepareConfig
 from tasks.prepare.labels import SCORED, TRAIN_ONLY, UNLABELLED
 from tasks.prepare.splits import DROPPED, LEAKED, TEST, TRAIN, VAL, Candidates, assign
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tasks.prepare.config import Drawing
+from tasks.config.prepare import Drawing
 from tasks.synthetic import draw_faces
 from tasks.train import AugmentationConfig, ModelConfig, TrainConfig
 from tasks.train.input_pipeline import class_weights, count_drawn, count_steps, training_batches

@@ -4,7 +4,34 @@ from typing import Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from tasks.benchmark import BenchmarkConfig
+
+class BenchmarkConfig(BaseModel, frozen=True, extra="forbid", title="On-device benchmark"):
+    runs: int = Field(default=100, ge=10, le=10_000, description="Measured frames, at least.")
+    min_s: float = Field(
+        default=2.0,
+        ge=0,
+        le=60,
+        description="Measured for at least this long, seconds: a governor takes one.",
+    )
+    warmup: int = Field(default=10, ge=0, le=1000, description="Frames run before, not measured, at least.")
+    warmup_s: float = Field(
+        default=0.5, ge=0, le=60, description="Warm-up of at least this long, seconds, and until steady."
+    )
+    threads: int = Field(
+        default=1, ge=1, le=16, description="Threads of the runtime; 1 leaves the Pi's other cores free."
+    )
+    max_temperature_c: float = Field(
+        default=80.0,
+        ge=30,
+        le=110,
+        description="Hotter than this, °C, nothing is concluded (a Pi 5 slows down at 80).",
+    )
+    min_cpu_share: float = Field(
+        default=0.8,
+        ge=0,
+        le=1,
+        description="A latency over the limit is inconclusive if we had less of a core than this.",
+    )
 
 
 class RolloutConfig(BaseModel, frozen=True, extra="forbid", title="Rollout"):

@@ -1,6 +1,7 @@
 """One configuration for a whole run.
 
-A preset (`tasks.presets`) only fills in what nobody gave.
+A preset (`tasks.presets`) only fills in what nobody gave. Nothing in this folder is heavier to import than
+pydantic: the command line and forms read it, without Prefect and numpy.
 """
 
 from collections.abc import Mapping
@@ -8,15 +9,15 @@ from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from tasks.convert import ConvertConfig
-from tasks.drift import DriftConfig
-from tasks.gate import GateConfig
-from tasks.ingest import IngestConfig
-from tasks.prepare import PrepareConfig
+from tasks.config.convert import ConvertConfig
+from tasks.config.drift import DriftConfig
+from tasks.config.gate import GateConfig
+from tasks.config.ingest import IngestConfig
+from tasks.config.prepare import PrepareConfig
+from tasks.config.register import RegisterConfig
+from tasks.config.rollout import RolloutConfig
+from tasks.config.train import TrainConfig
 from tasks.presets import PRESETS, Preset
-from tasks.register import RegisterConfig
-from tasks.rollout import RolloutConfig
-from tasks.train import TrainConfig
 
 
 class RetrainConfig(BaseModel, frozen=True, extra="forbid", title="Retraining run"):
