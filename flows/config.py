@@ -7,7 +7,7 @@ defaults of the fields.
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +47,8 @@ def parse_config(model: type[Parsed], given: Mapping[str, Any], where: str) -> P
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        lines = [_describe(problem, model) for problem in error.errors()]
+        found = error.errors()
+        lines = [_describe(problem, model) for problem in found if not _follows(problem, found)]
         raise InputError(f"the configuration from {where} can't be used:\n" + "\n".join(lines)) from None
 
 
@@ -68,6 +69,13 @@ def parse_toml(content: bytes, where: str) -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{where} can't be read as TOML: {error}") from None
+
+
+def _follows(problem: Any, problems: Sequence[Any]) -> bool:
+    """Whether a list is only too short because items of it, named by themselves, are wrong."""
+    place = problem["loc"]
+    inside = (other["loc"][: len(place)] == place for other in problems if other is not problem)
+    return problem["type"] == "too_short" and any(inside)
 
 
 def _describe(problem: Any, model: type[BaseModel]) -> str:

@@ -51,6 +51,16 @@ def test_every_wrong_field_is_named_with_what_it_got(tmp_path):
     assert str(path) in message
 
 
+def test_a_wrong_source_is_one_line_and_not_that_there_is_none() -> None:
+    source = {"name": "a", "prefix": "b", "mapping": {"tired": "sleepy"}}
+    with pytest.raises(InputError) as error:
+        load_config(None, {"data": {"sources": [source]}})
+    (_, line) = str(error.value).splitlines()
+    assert "data.sources.0: " in line and "there is no class 'sleepy'" in line
+    with pytest.raises(InputError, match=r"data\.sources: .*at least 1 item"):
+        load_config(None, {"data": {"sources": []}})
+
+
 @pytest.mark.parametrize("content", ["[train", "\udcff"])
 def test_a_file_that_is_no_toml_is_named(tmp_path, content):
     path = tmp_path / "retrain.toml"
