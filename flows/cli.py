@@ -37,8 +37,8 @@ EXAMPLES = {
     "promote": "stress-vision promote --store /data/store --release 20261124-021500-0a1b2c3d",
     "fleet": "stress-vision fleet --store /data/store --json | jq .running_release",
     "history": "stress-vision history --store /data/store --last 7",
-    "prepare": "stress-vision prepare --config retrain.toml --store /data/store",
-    "train": "stress-vision train --config retrain.toml --store /data/store --train.epochs 3",
+    "prepare": "stress-vision prepare --store /data/store --prepare.label_set ferplus_votes",
+    "train": "stress-vision train --preset smallest --store /data/store --train.epochs 3",
     "evaluate": "stress-vision evaluate 20261124_021500 --store /data/store",
     "convert": "stress-vision convert 20261124_021500 --store /data/store --formats int8 float16",
     "report": "stress-vision report 20261124_021500 --store /data/store",
@@ -96,7 +96,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="one run on your data", allow_abbrev=False)
     run.add_argument("--config", type=Path, metavar="FILE.toml", help="see `stress-vision config`")
-    # reading the fields imports every stage: only for the command that needs them
+    # reading the fields takes longer than all the rest: only for the command that needs them
     if arguments[:1] == ["run"]:
         options = _field_options(run)
         run.set_defaults(command=lambda given: _run(given.config, _given_options(options, given)))

@@ -21,13 +21,17 @@ class Ended(BaseModel, frozen=True):
 
     report: Path | None = None
     fleet: FleetOutcome | None = None
+    label_set: str = ""
+    """Which labels the data was prepared with."""
 
 
 def night_state(night: Night, report: Path) -> State:
     """The final state of a night."""
     if night.outcome is None:
         raise ValueError(f"night {night.id} has not come to an end")
-    return _state(night.outcome, night.headline, Ended(report=report, fleet=night.fleet))
+    labels = night.data.label_set if night.data else ""
+    ended = Ended(report=report, fleet=night.fleet, label_set=labels)
+    return _state(night.outcome, night.headline, ended)
 
 
 def fleet_state(fleet: FleetOutcome) -> State:

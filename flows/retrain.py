@@ -29,7 +29,7 @@ from tasks.ingest import ingest_sources
 from tasks.prepare import PreparedData, prepare_dataset
 from tasks.register import promote_release, register_release
 from tasks.report.publish import keep_experiment, publish_report
-from tasks.rollout import roll_out_release
+from tasks.rollout.release import roll_out_release
 from tasks.train import train_model
 
 
@@ -48,7 +48,7 @@ def run_night(config: RetrainConfig) -> State:
     with time_limit(config.time_limit_h), night_slot(site := preflight(config)):
         state = one_night(site, config)
         tell_unseen(site)
-        return say_outcome(state, config)
+        return say_outcome(state, config.preset)
 
 
 def one_night(site: Site, config: RetrainConfig) -> State:

@@ -13,7 +13,8 @@ from flows.outcome import fleet_state
 from flows.site import fleet_slot, open_site
 from tasks.register import fetch_release
 from tasks.report.publish import publish_fleet
-from tasks.rollout import RolloutConfig, roll_out_release
+from tasks.rollout import RolloutConfig
+from tasks.rollout.release import roll_out_release
 
 
 class RolloutRequest(BaseModel, frozen=True, extra="forbid", title="Rollout of a release"):

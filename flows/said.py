@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
-from tasks.config import RetrainConfig
+from flows.outcome import ended_of
 
 
 def night_name() -> str:
@@ -16,16 +16,17 @@ def night_name() -> str:
     return _name(next((one.preset for one in flow_run.parameters.values() if hasattr(one, "preset")), None))
 
 
-def say_outcome(state: State, config: RetrainConfig) -> State:
+def say_outcome(state: State, preset: str) -> State:
     """Put the outcome into the run's name, and into its tags what one looks for; returns `state`."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return state
     run = context.flow_run
-    found = {config.preset, config.prepare.label_set, state.name or ""} - {""}
+    ended = ended_of(state)
+    found = {preset, ended.label_set if ended else "", state.name or ""} - {""}
     with get_client(sync_client=True) as client:
         client.update_flow_run(
-            UUID(str(run.id)), name=f"{_name(config.preset)} · {state.name}", tags=sorted({*run.tags, *found})
+            UUID(str(run.id)), name=f"{_name(preset)} · {state.name}", tags=sorted({*run.tags, *found})
         )
     return state
 

@@ -20,7 +20,8 @@ from storage.registry import Registry
 from tasks.config import RetrainConfig
 from tasks.convert import check_counter
 from tasks.register import Release, check_signing_key
-from tasks.rollout import RolloutConfig, check_fleet
+from tasks.rollout import RolloutConfig
+from tasks.rollout.release import check_fleet
 
 MIN_FREE_BYTES = 2_000_000_000
 """A night on FER-2013 leaves 0.2 GB of caches and some 0.1 GB of checkpoints and pictures."""

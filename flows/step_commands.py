@@ -41,7 +41,7 @@ def add_steps(
     for name, told in (("prepare", "make the data set, nothing more"), ("train", "make an experiment")):
         step = commands.add_parser(name, help=told, allow_abbrev=False)
         step.add_argument("--config", type=Path, metavar="FILE.toml", help="see `stress-vision config`")
-        # reading the fields imports every stage: only for the command that needs them
+        # reading the fields takes longer than all the rest: only for the command that needs them
         if arguments[:1] == [name]:
             step.set_defaults(command=_configured(name, field_options(step)))
     _add_of_experiment(commands, "evaluate", "measure an experiment on the test split", _evaluate)

@@ -38,7 +38,8 @@ from tasks.ingest import ingest_sources
 from tasks.night import find_night
 from tasks.prepare import PreparedData, prepare_dataset
 from tasks.report.publish import keep_experiment, publish_report
-from tasks.rollout import RolloutConfig, check_fleet
+from tasks.rollout import RolloutConfig
+from tasks.rollout.release import check_fleet
 from tasks.train import train_model
 
 _STORE = (

@@ -7,13 +7,15 @@ The percentile that is judged is p95: the mean hides stutter, p99 of 100 runs is
 """
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BaseModel
 
-from deployments.program import Answer, DeviceProgram
 from tasks.config.rollout import BenchmarkConfig
 from tasks.latency import Latency
+
+if TYPE_CHECKING:
+    from deployments.program import Answer, DeviceProgram
 
 _RUNS_FOR_P99 = 1000
 _PLAIN_CHARACTERS = 500
@@ -100,14 +102,14 @@ class LatencyFigures(Latency, frozen=True):
 
 
 def measure(
-    program: DeviceProgram,
+    program: "DeviceProgram",
     version: str,
     config: BenchmarkConfig,
     *,
     current: bool,
     timeout_s: float,
     quick: bool = False,
-) -> Answer:
+) -> "Answer":
     """Golden outputs, then latency: figures for `LatencyFigures`, or the device's refusal.
 
     `current` goes through the link as the application does; `quick` is as many frames as it takes to decide.

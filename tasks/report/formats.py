@@ -5,12 +5,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tasks.classes import CLASSES
-from tasks.gate import Check
+
+if TYPE_CHECKING:
+    from tasks.gate import Check
 
 _DASH = "-"
 
@@ -89,15 +91,15 @@ def outcome_words(outcome: str | None) -> str:
     return re.sub(r"(?<!^)([A-Z])", r" \1", outcome).capitalize()
 
 
-def check_value(check: Check) -> str:
+def check_value(check: "Check") -> str:
     return "not measured" if check.value is None else _quantity(check.value, check)
 
 
-def check_target(check: Check) -> str:
+def check_target(check: "Check") -> str:
     return f"{check.sense} {_quantity(check.target, check)}"
 
 
-def check_margin(check: Check) -> str:
+def check_margin(check: "Check") -> str:
     """Distance to the target; a minus is how far the check missed it."""
     if check.margin is None:
         return _DASH
@@ -106,14 +108,14 @@ def check_margin(check: Check) -> str:
     return f"{check.margin:+.3g} {check.unit}".rstrip()
 
 
-def check_interval(check: Check) -> str:
+def check_interval(check: "Check") -> str:
     if check.interval is None:
         return _DASH
     low, high = check.interval
     return interval(check.interval) if check.unit == "share" else f"{low:+.2f} to {high:+.2f} {check.unit}"
 
 
-def _quantity(value: float, check: Check) -> str:
+def _quantity(value: float, check: "Check") -> str:
     if check.unit == "share":
         return percent(value)
     return f"{round(value, 2) if abs(value) < 1 else value:.3g} {check.unit}".rstrip()

@@ -6,6 +6,7 @@ pictures in each report are made. What was not measured is None, and no point in
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 from pydantic import BaseModel, ValidationError
@@ -13,8 +14,10 @@ from pydantic import BaseModel, ValidationError
 from storage.errors import MissingObject
 from storage.objects import ObjectStore
 from storage.registry import Registry
-from tasks.night import Night
 from tasks.report.formats import milliseconds, percent
+
+if TYPE_CHECKING:
+    from tasks.night import Night
 
 Said = Callable[[float], str]
 """How a value is written."""
@@ -56,7 +59,7 @@ class PastNight(BaseModel, frozen=True):
         return max(self.latency_ms.values(), default=None)
 
 
-def past_night(night: Night) -> PastNight:
+def past_night(night: "Night") -> PastNight:
     """What is remembered of it once it is over."""
     seen = night.data.counts if night.data else {}
     made = night.candidate
@@ -173,7 +176,7 @@ def _of_device(name: str) -> Callable[[PastNight], float | None]:
     return lambda night: night.latency_ms.get(name)
 
 
-def _latency(night: Night) -> dict[str, float]:
+def _latency(night: "Night") -> dict[str, float]:
     devices = night.fleet.devices if night.fleet else ()
     measured = {one.device: one.benchmark.p95_ms for one in devices if one.benchmark}
     if not measured and night.candidate and (host := night.latency_ms) is not None:

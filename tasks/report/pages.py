@@ -1,9 +1,4 @@
-"""What a person reads in the morning: one self-contained page, a short Markdown summary, a model card.
-
-In: the `Night`; what it didn't reach is None. Out: `report.html`, `MODEL_CARD.md`, `model_card.html` and a
-summary's text; the pages hold their pictures and need no script and no request to anywhere. `publish` takes
-them to the store and to Prefect.
-"""
+"""The pages of a night: report, history, model card, verdict, and the summary's text."""
 
 import json
 import platform
@@ -19,16 +14,6 @@ from tasks.prepare import PreparedData
 from tasks.prepare.shortcuts import FIGURES, Shortcut
 from tasks.report.formats import environment, flat
 from tasks.report.history import PastNight, trends
-
-__all__ = [
-    "installed_versions",
-    "model_card_markdown",
-    "summary_markdown",
-    "write_history",
-    "write_model_card",
-    "write_report",
-    "write_verdict",
-]
 
 RESPONSIBLE_USE = (
     "Inferring the emotions of people at the workplace or in education is prohibited in the European Union "

@@ -14,6 +14,14 @@ from storage.registry import Registry
 from tasks.night import Night
 from tasks.report.artifacts import show_fleet, show_night
 from tasks.report.history import champion_version, past_night, read_history, remember
+from tasks.report.pages import (
+    model_card_markdown,
+    summary_markdown,
+    write_history,
+    write_model_card,
+    write_report,
+    write_verdict,
+)
 from tasks.rollout import FleetOutcome
 from tasks.train.progress import finished_files
 
@@ -42,15 +50,6 @@ def keep_experiment(store_uri: str, directory: Path) -> None:
 @task(name="report", task_run_name="report")
 def publish_report(store_uri: str, night: Night, directory: Path) -> Path:
     """Write the report, keep it in the store with the experiment and the release, and show it in Prefect."""
-    from tasks.report import (
-        model_card_markdown,
-        summary_markdown,
-        write_history,
-        write_model_card,
-        write_report,
-        write_verdict,
-    )
-
     store = open_store(store_uri)
     ended = night.outcome is not None  # a report by hand may be of a night that has no word yet
     if ended:

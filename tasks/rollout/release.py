@@ -1,14 +1,4 @@
-"""Roll a release out to the fleet.
-
-In: a release and an inventory. Out: `FleetOutcome`, the truth about each device.
-
-    config    RolloutConfig: which devices, in which waves, within which limits
-    outcome   the five outcomes of a device, the four words for a fleet
-    visit     one device: prove, switch, prove again, confirm or go back
-    waves     the fleet: canaries, growing shares, all; when to stop and undo
-    ledger    what is seen of each device, written down as it happens
-    per_device  each visit and each benchmark as a task
-"""
+"""A registered release to the inventory's devices, in a flow that is running."""
 
 import os
 from pathlib import Path
@@ -23,22 +13,11 @@ from storage.opening import open_store
 from storage.registry import Registry
 from tasks.config.rollout import RolloutConfig
 from tasks.register import Release, order_rollback
-from tasks.rollout.ledger import Ledger, record
-from tasks.rollout.outcome import DeviceOutcome, FleetOutcome, FleetWord
+from tasks.rollout.ledger import Ledger
+from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
 from tasks.rollout.per_device import bring_with, serve_with, take_back_with
 from tasks.rollout.visit import read_payload
-from tasks.rollout.waves import in_waves, roll_out
-
-__all__ = [
-    "DeviceOutcome",
-    "FleetOutcome",
-    "FleetWord",
-    "RolloutConfig",
-    "check_fleet",
-    "record",
-    "roll_out",
-    "roll_out_release",
-]
+from tasks.rollout.waves import in_waves
 
 
 def check_fleet(config: RolloutConfig) -> Fleet | None:

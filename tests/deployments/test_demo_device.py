@@ -9,7 +9,8 @@ from deployments.fleet import load_fleet
 from deployments.ssh import connect
 from storage.errors import DeviceError
 from tasks.benchmark import BenchmarkConfig
-from tasks.rollout import RolloutConfig, roll_out
+from tasks.rollout import RolloutConfig
+from tasks.rollout.waves import roll_out
 from tests.ssh_devices import new_key
 
 

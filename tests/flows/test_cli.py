@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,23 @@ def test_the_printed_configuration_names_every_preset_value():
     assert 'architecture = "custom_light"' in done.stdout and "input_px = 120" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "command", ["config", "run --help", "prepare --help", "fleet --store .", "history --store ."]
+)
+def test_a_command_that_only_tells_starts_no_heavy_library(command: str, tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    script = (
+        "import sys; from flows.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command.split()],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout
+    assert not {"prefect", "tensorflow", "numpy", "paramiko", "boto3"} & set(done.stderr.split())
+
+
 def test_the_demo_leaves_a_folder_alone_that_it_did_not_make(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     done = stress_vision("demo", "--home", tmp_path)
@@ -82,7 +100,9 @@ def test_the_demo_leaves_a_folder_alone_that_it_did_not_make(tmp_path):
 
 
 def test_fleet_shows_champion_and_devices_of_a_store(tmp_path, tiny_releases, ssh_devices):
-    from tasks.rollout import RolloutConfig, record, roll_out
+    from tasks.rollout import RolloutConfig
+    from tasks.rollout.ledger import record
+    from tasks.rollout.waves import roll_out
 
     store = new_store(tmp_path)
     make_champion(store, tiny_releases[0])

@@ -168,7 +168,7 @@ def test_a_run_says_on_prefect_s_pages_when_it_was_with_what_and_how_it_ended(ho
     with get_client(sync_client=True) as client:
         found = client.read_flow_run(_run_id(state))
         assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d balanced · Registered", found.name)
-        assert {"balanced", "Registered"} <= set(found.tags)
+        assert {"balanced", "Registered", "fer2013"} <= set(found.tags) and "auto" not in found.tags
         of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[found.id]))
         artifacts = client.read_artifacts(artifact_filter=of_run, sort=ArtifactSort.ID_DESC)
     shown = {one.key: one for one in artifacts}

@@ -11,8 +11,8 @@ import pytest
 from flows.cli import main
 from storage.opening import open_store
 from tasks.register import Release
-from tasks.report import write_history, write_report
 from tasks.report.history import PastNight, past_night, read_history, remember, trends
+from tasks.report.pages import write_history, write_report
 from tests.tasks.small_run import small_night
 
 BEGAN = datetime(2026, 11, 1, 2, 15, tzinfo=UTC)

@@ -20,7 +20,8 @@ from tasks.register import (
     fetch_release,
     register,
 )
-from tasks.rollout import RolloutConfig, roll_out
+from tasks.rollout import RolloutConfig
+from tasks.rollout.waves import roll_out
 from tests.releases import describe, make_champion, new_store, notes
 from tests.ssh_devices import fleet_of, new_key
 

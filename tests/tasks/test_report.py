@@ -11,14 +11,14 @@ from tasks.evaluate.layers import LayerError
 from tasks.gate import GateConfig, judge
 from tasks.night import Night
 from tasks.register import Release
-from tasks.report import (
+from tasks.report.formats import duration, megabytes, outcome_words, points
+from tasks.report.pages import (
     model_card_markdown,
     summary_markdown,
     write_model_card,
     write_report,
     write_verdict,
 )
-from tasks.report.formats import duration, megabytes, outcome_words, points
 from tasks.rollout import DeviceOutcome, FleetOutcome
 from tests.tasks.small_run import latency, small_night
 

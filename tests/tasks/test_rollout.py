@@ -13,7 +13,9 @@ from deployments.ssh import connect
 from storage.errors import InputError
 from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig
-from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, record, roll_out
+from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig
+from tasks.rollout.ledger import record
+from tasks.rollout.waves import roll_out
 from tests.releases import new_store
 from tests.ssh_devices import SshDevice, StartDevices, fleet_of, new_key
 

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from storage.errors import DeviceError, FleetError, InputError, StoreError
 from storage.registry import Registry
 from tasks.register import Release
-from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, check_fleet, record, roll_out_release
-from tasks.rollout.ledger import Ledger
+from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig
+from tasks.rollout.ledger import Ledger, record
+from tasks.rollout.release import check_fleet, roll_out_release
 from tests.releases import new_store
 from tests.ssh_devices import new_key
 from tests.tasks.small_run import latency
