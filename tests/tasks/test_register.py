@@ -46,12 +46,12 @@ def test_a_golden_set_shows_no_image_of_the_data_set(tiny_releases, tiny_data):
 
 def test_a_release_is_the_same_however_often_it_is_made(tiny_releases, tiny_data, tmp_path):
     model = describe(tiny_releases[0] / "model_int8.tflite")
-    again = build_release(model, tiny_data, notes(), RegisterConfig(), tmp_path)
+    again = build_release(model, tiny_data, notes(), RegisterConfig(), tmp_path, sequence=1)
     assert again.name == tiny_releases[0].name == f"20260101-000000-{model.sha256[:8]}"
     for path in tiny_releases[0].iterdir():
         assert (again / path.name).read_bytes() == path.read_bytes()
     (again / "model_int8.tflite").write_bytes(b"rot")
-    assert build_release(model, tiny_data, notes(), RegisterConfig(), tmp_path) == again
+    assert build_release(model, tiny_data, notes(), RegisterConfig(), tmp_path, sequence=1) == again
     assert (again / "model_int8.tflite").read_bytes() == model.path.read_bytes()
 
 
