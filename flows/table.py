@@ -1,10 +1,15 @@
 """A table on the terminal."""
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+_UNFOLDED = 1000
+"""Columns of a table that nothing has to be folded in: it takes no more than it needs."""
 
 
 def print_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
@@ -15,7 +20,9 @@ def print_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) ->
     for row in rows:
         cells = (row.get(name) for name in columns)
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
-    Console(highlight=False).print(table)
+    # who reads a pipe or a log wants whole names, and has no width of its own
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _UNFOLDED
+    Console(highlight=False, width=width).print(table)
 
 
 def print_error(said: str) -> None:

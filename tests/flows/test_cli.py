@@ -107,7 +107,7 @@ def test_fleet_shows_champion_and_devices_of_a_store(tmp_path, tiny_releases, ss
     store = new_store(tmp_path)
     make_champion(store, tiny_releases[0])
     record(Registry(store), roll_out(tiny_releases[0], fleet_of(ssh_devices(1)), RolloutConfig()))
-    done = stress_vision("fleet", "--store", tmp_path, COLUMNS="120")
+    done = stress_vision("fleet", "--store", tmp_path)
     assert done.returncode == 0
     assert tiny_releases[0].name in done.stdout
     assert "pi-1" in done.stdout and "updated" in done.stdout
