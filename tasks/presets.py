@@ -90,7 +90,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
             },
             "epochs": 30,
             "optimizer": {**_NATIVE["optimizer"], "learning_rate": 0.004, "weight_decay": 0.01},
-            "augmentation": {**_NATIVE["augmentation"], "contrast_share": 0.2},
+            "augmentation": {**_NATIVE["augmentation"], "contrast_share": 0.2, "erasing_share": 0.0},
         },
     },
 }
