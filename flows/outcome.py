@@ -41,7 +41,8 @@ def fleet_state(fleet: FleetOutcome) -> State:
 
 def ended_of(state: State) -> Ended | None:
     """What a final state carries; None for one that a night ends with before it has a report."""
-    found = state.result(raise_on_failure=False)
+    # within the flow, Prefect takes a state without data for one whose result went missing
+    found = None if state.data is None else state.result(raise_on_failure=False)
     return found if isinstance(found, Ended) else None
 
 
