@@ -196,13 +196,11 @@ def _empty_home(home: Path) -> None:
 
 def _run(path: Path | None, options: dict[str, Any]) -> int:
     from flows.config import load_config
-    from flows.logs import log_our_errors_in_one_line
     from flows.retrain import retrain
     from flows.site import preflight
 
     config = load_config(path, options)
     preflight(config)  # complains before a server is started for the run
-    log_our_errors_in_one_line()
     return _conclude(retrain(config, return_state=True))
 
 
@@ -256,7 +254,6 @@ def _notify(given: argparse.Namespace) -> int:
 
 
 def _rollout(given: argparse.Namespace) -> int:
-    from flows.logs import log_our_errors_in_one_line
     from flows.rollout import RolloutRequest, rollout
     from flows.site import open_site
     from tasks.rollout import RolloutConfig
@@ -265,7 +262,6 @@ def _rollout(given: argparse.Namespace) -> int:
         store=given.store, release=given.release, rollout=RolloutConfig(inventory=given.inventory)
     )
     open_site(request.store, request.work_dir, request.rollout)  # complains before a server is started
-    log_our_errors_in_one_line()
     return _conclude(rollout(request, return_state=True))
 
 

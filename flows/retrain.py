@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from flows.logs import log_our_errors_in_one_line
 from flows.night import RunningNight, nothing_left, running_night
 from flows.outcome import night_state, skipped_state
 from flows.said import night_name, say_outcome, this_run
@@ -45,6 +46,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> State:  # noqa: B008 (fr
 
 def run_night(config: RetrainConfig) -> State:
     """The night within its limits: one at a time, in its time, and with its outcome in the run's name."""
+    log_our_errors_in_one_line()
     with time_limit(config.time_limit_h), night_slot(site := preflight(config)):
         state = one_night(site, config)
         tell_unseen(site)

@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import BaseModel, Field
 
+from flows.logs import log_our_errors_in_one_line
 from flows.outcome import fleet_state
 from flows.site import fleet_slot, open_site
 from tasks.register import fetch_release
@@ -39,6 +40,7 @@ def rollout(config: RolloutRequest = RolloutRequest()) -> State:  # noqa: B008 (
     Args:
         config: Which release, and which devices.
     """
+    log_our_errors_in_one_line()
     site = open_site(config.store, config.work_dir, config.rollout)
     with fleet_slot(site, f"rollout of {config.release}"):
         release = fetch_release(site.store, config.release, site.work)

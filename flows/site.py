@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from prefect import get_run_logger
 from prefect.runtime import deployment, flow_run
 from pydantic import BaseModel
 
@@ -64,7 +65,8 @@ def preflight(config: RetrainConfig) -> Site:
 @contextmanager
 def fleet_slot(site: Site, holder: str) -> Iterator[Held]:
     """The one slot for fleet and champion, whatever starts it; waits for another's rollout to end."""
-    with lease(open_store(site.store), "fleet", holder=holder, wait_s=_SLOT_S) as held:
+    say = get_run_logger().info if flow_run.get_id() else print
+    with lease(open_store(site.store), "fleet", holder=holder, wait_s=_SLOT_S, on_wait=say) as held:
         yield held
 
 

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +30,8 @@ from storage.objects import ObjectStore
 
 _RENEWALS = 4
 """How often a lease is renewed while it lasts."""
+_LONGEST = 1 + 1.5 / _RENEWALS
+"""Of its own duration, how long one whose holder died holds up others."""
 _STORE_S = 60.0
 """What a store's verb takes at most."""
 
@@ -87,14 +89,17 @@ def lease(
     ttl_s: float = 120.0,
     wait_s: float = 0.0,
     settle_s: float = 2.0,
+    on_wait: Callable[[str], None] = lambda said: None,
 ) -> Generator[Held]:
     """The one lease of that name in the store, on whatever machine it is asked for.
 
     It lasts while the block does, at most `ttl_s` longer where the process dies. Where another has it, waits
     up to `wait_s`, then raises StoreError, which names the holder and since when. `settle_s` is how long a
-    write of another taker may be under way.
+    write of another taker may be under way. `on_wait` hears once who has it.
     """
-    held = _take(store, f"leases/{name}.json", holder, ttl_s, wait_s, settle_s)
+    key = f"leases/{name}.json"
+    _say_who_has_it(store, key, wait_s, on_wait)
+    held = _take(store, key, holder, ttl_s, wait_s, settle_s)
     ended = threading.Event()
     renewing = threading.Thread(target=held.keep, args=(ended,), name=f"lease {name}", daemon=True)
     renewing.start()
@@ -131,12 +136,20 @@ def _take(store: ObjectStore, key: str, holder: str, ttl_s: float, wait_s: float
         time.sleep(min(settle_s, max(0.0, deadline - time.monotonic())))
 
 
+def _say_who_has_it(store: ObjectStore, key: str, wait_s: float, on_wait: Callable[[str], None]) -> None:
+    if wait_s and (found := _read(store, key)):
+        on_wait(
+            f"waiting for {found.holder}, which has the {Path(key).stem} since {_time(found.since)}; "
+            f"if it died, for {_LONGEST * found.ttl_s:.0f} s at most"
+        )
+
+
 def _look(store: ObjectStore, key: str) -> tuple[Claim | None, float]:
     """Who has the lease, None where nobody does, and when that was asked (by time.monotonic)."""
     asked, found = time.monotonic(), _read(store, key)
     if found is None or not found.expired:
         return found, asked
-    time.sleep(1.5 * found.ttl_s / _RENEWALS)
+    time.sleep((_LONGEST - 1) * found.ttl_s)
     asked, again = time.monotonic(), _read(store, key)
     return None if again == found else again, asked
 

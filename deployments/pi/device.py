@@ -1123,7 +1123,8 @@ def understood(version: str, status: int, said: bytes) -> Facts:
         raise Hung(f"{version} hangs: ended by its time box")
     last = said.decode(errors="replace").strip().rsplit("\n", 1)[-1]
     if status < 0:
-        raise Refused(f"{version} crashes: ended by {signal.Signals(-status).name}; {last[-200:]}")
+        ended = f"{version} crashes: ended by {signal.Signals(-status).name}"
+        raise Refused(f"{ended}; {last[-200:]}" if last else ended)
     try:
         return json.loads(last)
     except ValueError:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from storage.errors import StoreError
 from storage.registry import Registry
+from tasks.benchmark import LatencyFigures
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
 
 
@@ -54,11 +55,19 @@ class Ledger:
         if known and not outcome.seen_at:
             keep = {name: getattr(known, name) for name in ("running_release", "seen_at", "benchmark")}
             outcome = outcome.model_copy(update=keep)
+        line = outcome.model_copy(update={"benchmark": self._of_running(outcome, known)})
         facts = {"at": now.isoformat(timespec="seconds"), "run": self._run, "release": self._release}
-        self._registry.record_device(outcome.device, {**facts, **outcome.model_dump(mode="json")})
+        self._registry.record_device(outcome.device, {**facts, **line.model_dump(mode="json")})
         if outcome.benchmark and outcome.outcome != "inconclusive" and outcome.seen_at:
             figures = {**facts, "device": outcome.device, **outcome.benchmark.model_dump(mode="json")}
             self._registry.record_benchmark(self._release, outcome.device, outcome.seen_at, figures)
+
+    def _of_running(self, outcome: DeviceOutcome, known: DeviceOutcome | None) -> LatencyFigures | None:
+        """The figures of what a device runs: those of a release that it has left would pass for them."""
+        if outcome.benchmark and outcome.running_release == self._release:
+            return outcome.benchmark
+        stays = known and known.running_release == outcome.running_release
+        return known.benchmark if known and stays else None
 
     def _known(self, device: str) -> DeviceOutcome | None:
         """What the ledger has; a line that can't be read is written anew."""

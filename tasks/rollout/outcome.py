@@ -13,6 +13,8 @@ OutcomeKind = Literal["updated", "failed", "faulty", "unreachable", "inconclusiv
 FleetWord = Literal["Deployed", "PartlyDeployed", "RolloutFailed", "NotDeployed"]
 _NAMED, _REASON_CHARACTERS = 3, 200
 _TABLE_ROWS = 200
+_ENDS = ("failed", "returned", "faulty", "unreachable", "inconclusive", "not visited")
+"""How a device without the release may have ended, in the order in which they are told."""
 
 
 class DeviceOutcome(BaseModel, frozen=True, title="Device"):
@@ -36,12 +38,19 @@ class DeviceOutcome(BaseModel, frozen=True, title="Device"):
     visited: bool = True
     """Whether this rollout spoke to it, or tried to."""
 
+    @property
+    def end(self) -> str:
+        """The outcome, or what a stopped rollout did with a device that is no cause of it."""
+        if not self.visited:
+            return "not visited"
+        return "returned" if self.reason.startswith("returned: ") else self.outcome
+
     def row(self) -> dict[str, str | float | None]:
         """For a Prefect table artifact, the report or a terminal."""
         figures = self.benchmark
         return {
             "device": self.device,
-            "outcome": self.outcome,
+            "outcome": self.end,
             "running": self.running_release or "",
             "seen (UTC)": f"{self.seen_at.astimezone(UTC):%Y-%m-%d %H:%M}" if self.seen_at else "",
             "p50 ms": round(figures.p50_ms, 3) if figures else None,
@@ -102,11 +111,11 @@ class FleetOutcome(BaseModel, frozen=True, title="Fleet"):
     @property
     def sentence(self) -> str:
         """On how many devices the release runs, and why not on others; a few hundred characters at most."""
-        groups = [
-            _why(self.of(kind)) for kind in get_args(OutcomeKind) if kind != "updated" and self.of(kind)
-        ]
+        ends = sorted({device.end for device in self.devices} - {"updated"}, key=_ENDS.index)
+        groups = [_why([one for one in self.devices if one.end == end], self.stopped or "") for end in ends]
         count = f"{self.release} runs on {len(self.updated)} of {len(self.devices)} devices"
-        return f"{count}. {'; '.join(groups)}" if groups else f"{count}."
+        stopped = f", stopped in {_shortened(self.stopped)}" if self.stopped else ""
+        return f"{count}{stopped}. {'; '.join(groups)}" if groups else f"{count}{stopped}."
 
     def table(self, rows: int = _TABLE_ROWS) -> list[dict[str, str | float | None]]:
         """One row a device; of a large fleet first the devices that don't run the release, at most `rows`."""
@@ -116,13 +125,17 @@ class FleetOutcome(BaseModel, frozen=True, title="Fleet"):
         return [device.row() for device in (*others, *self.updated)[:rows]]
 
 
-def _why(devices: Sequence[DeviceOutcome]) -> str:
-    """Who of one outcome, and the first one's reason."""
+def _why(devices: Sequence[DeviceOutcome], stopped: str) -> str:
+    """Who of one end, and the first one's reason, unless that has just been told."""
     names = ", ".join(device.device for device in devices[:_NAMED])
     more = f" and {len(devices) - _NAMED:,} more" if len(devices) > _NAMED else ""
-    reason = devices[0].reason
-    short = reason if len(reason) <= _REASON_CHARACTERS else reason[: _REASON_CHARACTERS - 1] + "…"
-    return f"{names}{more}: {devices[0].outcome}, {short}"
+    end, reason = devices[0].end, devices[0].reason
+    told = end in ("returned", "not visited") or reason in stopped
+    return f"{names}{more}: {end}" + ("" if told else f", {_shortened(reason)}")
+
+
+def _shortened(reason: str) -> str:
+    return reason if len(reason) <= _REASON_CHARACTERS else reason[: _REASON_CHARACTERS - 1] + "…"
 
 
 def failing_share(failed: int, tried: int, confidence: float = 0.95) -> float:

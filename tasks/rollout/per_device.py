@@ -46,9 +46,12 @@ def benchmark_device(
 
 
 @task(name="return", task_run_name="return {device.name}", cache_policy=NO_CACHE, persist_result=False)
-def take_device_back(device: Device, version: str, config: RolloutConfig, why: str) -> DeviceOutcome:
+def take_device_back(device: Device, version: str, config: RolloutConfig, why: str) -> State:
     """Have one device leave a release (see `return_device`)."""
-    return return_device(device, version, config, why)
+    outcome = return_device(device, version, config, why)
+    if outcome.outcome == "failed":  # what its visit ends as; the way back has come to a good end
+        return Completed(name="Returned", message=outcome.reason, data=outcome)
+    return _state(outcome)
 
 
 @task(
@@ -98,7 +101,7 @@ def bring_with(fleet: Fleet, payload: Payload, config: RolloutConfig, hear: Hear
 
 def take_back_with(payload: Payload, config: RolloutConfig) -> TakeBack:
     def take_back(device: Device, why: str) -> DeviceOutcome:
-        return take_device_back(device, payload.version, config, why)
+        return _outcome(take_device_back(device, payload.version, config, why, return_state=True))
 
     return take_back
 

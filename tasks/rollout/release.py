@@ -43,6 +43,11 @@ class _Listener:
     def __init__(self, ledger: Ledger):
         self._ledger, self._log = ledger, get_run_logger()
 
+    def switching(self, outcome: DeviceOutcome) -> None:
+        """Not an outcome yet, but what the ledger has to say if none follows."""
+        self._log.info("%s %s", outcome.device, outcome.reason)
+        self._ledger.observe(outcome)
+
     def hear(self, outcome: DeviceOutcome) -> None:
         said = (outcome.device, outcome.outcome, outcome.reason, outcome.seconds)
         self._log.info("%s: %s, %s (%.1f s)", *said)
@@ -64,12 +69,11 @@ def roll_out_release(store_uri: str, release: Release, config: RolloutConfig) ->
     directory = registry.fetch(release.version, release.directory.parent)
     payload = read_payload(directory, config, registry.rollback_order(release.version))
     ledger = Ledger(registry, release.version, str(flow_run.get_id() or ""))
-    hear = _Listener(ledger).hear
+    listener = _Listener(ledger)
     outcome = in_waves(
-        fleet, payload, config, bring_with(fleet, payload, config, hear), take_back_with(payload, config),
-        hear, serve_with(fleet), log.info,
+        fleet, payload, config, bring_with(fleet, payload, config, listener.switching),
+        take_back_with(payload, config), listener.hear, serve_with(fleet), log.info,
     )  # fmt: skip
-    log.info("%s: %s%s", release.version, outcome.counts, f", {outcome.stopped}" if outcome.stopped else "")
     if outcome.stopped:
         _let_devices_return(registry, release.version)
     ledger.close(outcome)

@@ -370,7 +370,7 @@ class _Visit:
     def _switch(self, program: DeviceProgram) -> str:
         """Switch on probation, prove again, confirm; or go back and say why."""
         version, limit = self._payload.version, self._payload.max_latency_ms
-        self._on_switching(self._outcome("inconclusive", f"is being switched to {version}"))
+        self._on_switching(self._outcome("inconclusive", self._switching_words))
         self._switching = True
         answer = self._ask(program, "switch", version=version, confirm_within_s=self._config.confirm_within_s)
         self._token = self._checked(_Switched, answer).token
@@ -383,6 +383,14 @@ class _Visit:
             self._proven = False
             raise self._returned(program, stop) from stop
         return f"p95 {figures.p95_ms:.2f} ms, at most {limit:g} ms"
+
+    @property
+    def _switching_words(self) -> str:
+        """True for whoever reads it after we have died, too."""
+        return (
+            f"is being switched to {self._payload.version}; unconfirmed it returns to "
+            f"{self._before or 'no release'} by itself within {self._config.confirm_within_s:g} s"
+        )
 
     def _judge_running(self, program: DeviceProgram) -> None:
         """Measure for longer; a failure is repeated, and then the device goes back."""

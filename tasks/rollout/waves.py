@@ -81,9 +81,10 @@ def in_waves(
             devices, waiting = waiting[:room], waiting[room:]
             found = serve(f"wave {number}", devices, wave.heard(bring, on_outcome), config.max_parallel)
             outcomes |= {outcome.device: outcome for outcome in found if outcome}
-        say(wave.proves(outcomes.values()))
         if stopped := wave.stopped:
+            say(f"stopped in {stopped}")
             break
+        say(wave.proves(outcomes.values()))
     if stopped:
         changed = [device for device in fleet.devices if _was_changed(outcomes.get(device.name), payload)]
         back = _Returning(take_back, outcomes, stopped, on_outcome)
@@ -145,16 +146,14 @@ class _Wave:
         failed = [outcome for outcome in self._found if outcome.outcome == "failed"]
         faulty = [outcome for outcome in self._found if outcome.outcome == "faulty"]
         if len(failed) > self._allowed_failures:
-            return self._said(failed, "failed", self._allowed_failures)
+            return self._said(failed, self._allowed_failures)
         if len(faulty) > self._allowed_faults and len(self._found) >= self._config.min_visits:
-            return self._said(faulty, "are faulty", self._allowed_faults)
+            return self._said(faulty, self._allowed_faults)
         return None
 
-    def _said(self, some: list[DeviceOutcome], what: str, allowed: int) -> str:
-        return (
-            f"wave {self._number}: {len(some)} of {len(self._found)} devices {what}, {allowed} allowed; "
-            f"{some[0].device}: {some[0].reason}"
-        )
+    def _said(self, some: list[DeviceOutcome], allowed: int) -> str:
+        count = f"{len(some)} {some[0].outcome} of {len(self._found)} visited, {allowed} allowed"
+        return f"wave {self._number}: {count}; {some[0].device}: {some[0].reason}"
 
 
 class _Returning:
@@ -167,12 +166,12 @@ class _Returning:
         self._stopped, self._on_outcome = stopped, on_outcome
 
     def one(self, device: Device) -> DeviceOutcome:
-        before, back = self._outcomes[device.name], self._take_back(device, f"stopped in {self._stopped}")
+        before, back = self._outcomes[device.name], self._take_back(device, _short(self._stopped))
         seen = back if back.seen_at else before
         outcome = before.model_copy(
             update={
                 "outcome": "failed",
-                "reason": back.reason if "returned: " in back.reason else f"not returned: {back.reason}",
+                "reason": back.reason if back.outcome == "failed" else f"not returned: {back.reason}",
                 "running_release": seen.running_release,
                 "seen_at": seen.seen_at,
             }
@@ -192,6 +191,11 @@ def _was_changed(outcome: DeviceOutcome | None, payload: Payload) -> bool:
     return outcome.outcome == "updated" or outcome.running_release == payload.version
 
 
+def _short(stopped: str) -> str:
+    """For the devices that aren't its cause: without the reason of the one that is."""
+    return f"the rollout stopped in {stopped.partition(';')[0]}"
+
+
 def _not_visited(device: Device, stopped: str | None) -> DeviceOutcome:
-    reason = f"not visited: the rollout stopped in {stopped}"
+    reason = f"not visited: {_short(stopped or '')}"
     return DeviceOutcome(device=device.name, outcome="inconclusive", reason=reason, visited=False)

@@ -440,3 +440,10 @@ def test_a_first_line_comes_without_what_the_kernel_ends_it_with(tmp_path: Path)
     (tmp_path / "model").write_bytes(b"Raspberry Pi 5\0\nmore")
     assert device.first_line(str(tmp_path / "model")) == "Raspberry Pi 5"
     assert device.first_line(str(tmp_path / "none")) is None
+
+
+@pytest.mark.parametrize(("said", "after"), [(b"", ""), (b"what it said\n", "; what it said")])
+def test_a_crash_is_told_with_its_signal_and_its_last_words_if_there_are_any(said: bytes, after: str) -> None:
+    with pytest.raises(device.Refused) as caught:
+        device.understood(NEW, -11, said)
+    assert str(caught.value) == f"{NEW} crashes: ended by SIGSEGV{after}"

@@ -238,7 +238,7 @@ def test_a_rollout_that_failed_is_no_champion_and_is_tried_again_the_next_night(
     too_strict = {**fleet, "max_latency_ms": 0.0001, "benchmark": {"min_cpu_share": 0}}
     state = run(home, rollout=too_strict)
     assert ended(state) == ("FAILED", "RolloutFailed")
-    assert "wave 1: 1 of 1 devices failed" in (fleet_of(state).stopped or "")
+    assert "wave 1: 1 failed of 1 visited" in (fleet_of(state).stopped or "")
     assert champion(home) is None and ssh_device.current is None
     assert ended(run(home, rollout=fleet)) == ("COMPLETED", "Deployed")
 

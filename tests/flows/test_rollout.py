@@ -11,6 +11,7 @@ from prefect.runtime import task_run
 
 from deployments.fleet import Device, Fleet
 from flows.benchmark import FleetBenchmarkRequest, benchmark_fleet
+from flows.logs import log_our_errors_in_one_line
 from flows.promote import promote
 from flows.rollout import RolloutRequest, rollout
 from storage.identity import store_identity
@@ -51,7 +52,8 @@ def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def take_back(device: Device, version: str, config: RolloutConfig, why: str) -> DeviceOutcome:
         seen.append(str(task_run.get_name()))
-        return DeviceOutcome(device=device.name, outcome="failed", reason=why, running_release="old")
+        reason = f"returned: {why}"
+        return DeviceOutcome(device=device.name, outcome="failed", reason=reason, running_release="old")
 
     monkeypatch.setattr(per_device, "visit", visit)
     monkeypatch.setattr(per_device, "measure_updated", measure)
@@ -72,6 +74,20 @@ def test_each_visit_benchmark_and_return_is_a_task_named_by_its_device(names: li
     outcome = a_rollout(fleet(4), RolloutConfig(max_parallel=1, waves=(1.0,)))
     assert names == ["visit 1", "benchmark 1", "visit 2", "benchmark 2", "visit 3", "return 1", "return 2"]
     assert outcome.word == "RolloutFailed" and outcome.counts["failed"] == 3
+
+
+@pytest.mark.usefixtures("prefect_server", "names")
+def test_the_way_back_is_no_failed_task_and_nothing_dumps_what_a_state_carries(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[State] = []
+    outcome_of = per_device._outcome  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(per_device, "_outcome", lambda state: (ended.append(state), outcome_of(state))[1])
+    log_our_errors_in_one_line()
+    a_rollout(fleet(3), RolloutConfig(max_parallel=1, waves=(1.0,)))
+    names = [state.name for state in ended]
+    assert names.count("Returned") == 2 and names.count("Failed") == 1
+    assert "Finished in state Failed('why')" in caplog.text and "DeviceOutcome(" not in caplog.text
 
 
 @pytest.mark.usefixtures("prefect_server")

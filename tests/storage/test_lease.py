@@ -121,6 +121,18 @@ def test_a_second_taker_may_wait_and_gets_it_when_the_first_has_ended(local: Obj
         assert 0.25 < time.monotonic() - began < 10
 
 
+def test_who_waits_is_told_for_whom_and_how_long_at_most(local: ObjectStore) -> None:
+    said: list[str] = []
+    with (
+        lease(local, "fleet", "first", settle_s=0),
+        pytest.raises(StoreError),
+        lease(local, "fleet", "second", settle_s=0, wait_s=0.1, on_wait=said.append),
+    ):
+        pass
+    (once,) = said
+    assert once.startswith("waiting for first, which has the fleet since 2") and "for 165 s at most" in once
+
+
 def test_waiting_ends_at_its_deadline(local: ObjectStore) -> None:
     put(local, claim(age_s=0, ttl_s=60))
     began = time.monotonic()

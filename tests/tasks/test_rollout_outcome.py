@@ -53,6 +53,26 @@ def test_one_sentence_says_how_many_devices_run_the_release_and_why_others_do_no
     )
 
 
+def test_the_sentence_of_a_stopped_rollout_tells_its_cause_once_and_who_is_no_cause_of_it() -> None:
+    facts = (
+        ("failed", "returned: the rollout stopped in wave 2", True),
+        ("failed", "crashes", True),
+        ("inconclusive", "not visited: the rollout stopped in wave 2", False),
+    )
+    devices = tuple(
+        DeviceOutcome.model_validate(
+            {"device": f"pi-{number}", "outcome": kind, "reason": reason, "visited": visited}
+        )
+        for number, (kind, reason, visited) in enumerate(facts, start=1)
+    )
+    stopped = "wave 2: 1 failed, 0 allowed; pi-2: crashes"
+    fleet = FleetOutcome(release="R", devices=devices, stopped=stopped, max_latency_ms=200)
+    assert fleet.sentence == (
+        f"R runs on 0 of 3 devices, stopped in {stopped}. pi-2: failed; pi-1: returned; pi-3: not visited"
+    )
+    assert [row["outcome"] for row in fleet.table()] == ["returned", "failed", "not visited"]
+
+
 def test_nothing_can_be_said_of_no_device() -> None:
     with pytest.raises(ValidationError, match="at least 1 item"):
         fleet_outcome()
@@ -209,6 +229,28 @@ def test_a_device_has_a_history_of_what_was_measured(tmp_path: Path) -> None:
         at = datetime(2026, 1, 31, 3, minute, tzinfo=UTC)
         Ledger(registry, VERSION).observe(seen("a", seen_at=at, benchmark=latency(minute)))
     assert [figures["p50_ms"] for figures in registry.benchmarks("a")] == [1, 2]
+
+
+def test_the_ledger_has_the_figures_of_what_a_device_runs_and_not_of_a_release_that_it_refused(
+    tmp_path: Path,
+) -> None:
+    registry = Registry(new_store(tmp_path))
+
+    def p50_ms() -> float | None:
+        known = DeviceOutcome.model_validate(registry.device("a")).benchmark
+        return known.p50_ms if known else None
+
+    Ledger(registry, OLDER).observe(seen("a", running_release=OLDER, benchmark=latency(1)))
+    for figures in (None, latency(7)):
+        refused = seen("a", outcome="failed", running_release=OLDER, benchmark=figures)
+        Ledger(registry, VERSION).observe(refused)
+        assert p50_ms() == 1, "it runs the same as before"
+    Ledger(registry, VERSION).observe(seen("a", benchmark=latency(7)))
+    assert p50_ms() == 7
+    Ledger(registry, VERSION).observe(
+        seen("a", outcome="failed", running_release=OLDER, benchmark=latency(7))
+    )
+    assert p50_ms() is None, "it was taken back"
 
 
 def test_a_sentence_and_a_table_stay_short_for_a_large_fleet() -> None:

@@ -113,6 +113,7 @@ def refused(why: str, kind: str = "refused") -> Answer:
 
 
 DELIVERED = ["start", "offer", f"send {MODEL}", f"send {GOLDEN}", "stage"]
+SWITCHING = f"is being switched to {NEW}; unconfirmed it returns to {OLD} by itself within 11 s"
 SWITCHED = [*DELIVERED, "prove", "switch", "prove --current"]
 
 
@@ -126,7 +127,7 @@ def test_a_device_proves_a_release_switches_proves_it_again_and_is_told_to_keep_
     assert (outcome.previous_release, outcome.running_release) == (OLD, NEW)
     assert outcome.benchmark and outcome.benchmark.p95_ms == 6 and outcome.seen_at
     (before,) = heard
-    assert (before.running_release, before.reason) == (OLD, f"is being switched to {NEW}")
+    assert (before.running_release, before.reason) == (OLD, SWITCHING)
     assert before.seen_at and before.seen_at < outcome.seen_at
 
 

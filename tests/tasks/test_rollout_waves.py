@@ -43,7 +43,8 @@ class Answers:
         self.taken_back.append(int(device.name))
         if self.back == "away":
             return DeviceOutcome(device=device.name, outcome="unreachable", reason="it is\x1b[2J off")
-        return DeviceOutcome(device=device.name, outcome="failed", reason=f"returned: {why}",
+        reason = f"lost; returned to {self.back}" if self.back == "late" else f"returned: {why}"
+        return DeviceOutcome(device=device.name, outcome="failed", reason=reason,
                              running_release=self.back, seen_at=datetime.now(UTC))  # fmt: skip
 
 
@@ -115,13 +116,16 @@ def test_devices_of_a_stopped_rollout_that_it_never_visited_say_so() -> None:
     result = run(3, answers)
     assert answers.visited == [1]
     assert [device.outcome for device in result.devices] == ["failed", "inconclusive", "inconclusive"]
-    assert result.devices[2].reason == f"not visited: the rollout stopped in {result.stopped}"
+    assert (
+        result.devices[2].reason
+        == "not visited: the rollout stopped in wave 1: 1 failed of 1 visited, 0 allowed"
+    )
     assert result.devices[2].seen_at is None
 
 
 def test_the_reason_of_a_stop_names_wave_counts_and_the_first_device() -> None:
     result = run(8, Answers({3: "failed", 5: "failed"}), waves=(0.5, 1.0), canaries=2)
-    assert result.stopped == "wave 2: 1 of 1 devices failed, 0 allowed; 3: why 3"
+    assert result.stopped == "wave 2: 1 failed of 1 visited, 0 allowed; 3: why 3"
 
 
 @pytest.mark.parametrize(("allowed", "stops"), [(0, True), (1, True), (2, False), (3, False)])
@@ -155,7 +159,7 @@ def test_a_stopped_rollout_takes_back_what_it_updated_and_nothing_else() -> None
     assert sorted(answers.taken_back) == [1, 3]
     first = result.devices[0]
     assert (first.outcome, first.running_release) == ("failed", "old")
-    assert first.reason == f"returned: stopped in {result.stopped}"
+    assert first.reason == "returned: the rollout stopped in wave 2: 1 failed of 4 visited, 0 allowed"
     assert result.devices[4].reason == "why 5"
 
 
@@ -185,10 +189,15 @@ def test_a_device_that_does_not_go_back_is_told_of_as_it_is() -> None:
     assert first.reason == "not returned: it is off"
 
 
+def test_a_device_that_goes_back_after_a_lost_connection_is_not_told_of_as_if_it_had_not() -> None:
+    first = run(2, Answers({2: "failed"}, back="late")).devices[0]
+    assert first.reason == "lost; returned to late"
+
+
 def test_failures_count_for_the_whole_wave_and_not_for_its_turns() -> None:
     answers = Answers({1: "failed", 2: "inconclusive", 3: "inconclusive", 5: "failed"})
     result = run(20, answers, canaries=4, waves=(1.0,), max_failures_per_wave=1)
-    assert result.stopped == "wave 1: 2 of 5 devices failed, 1 allowed; 1: why 1"
+    assert result.stopped == "wave 1: 2 failed of 5 visited, 1 allowed; 1: why 1"
 
 
 def test_a_wave_starts_no_further_device_once_its_limit_is_passed() -> None:
@@ -203,7 +212,7 @@ def test_a_share_of_a_large_wave_may_fail() -> None:
     assert run(110, answers, **config).stopped is None
     answers = Answers(dict.fromkeys(range(11, 17), "failed"))
     stopped = run(110, answers, **config).stopped
-    assert stopped and stopped.startswith("wave 2: 6 of 6 devices failed, 5 allowed")
+    assert stopped and stopped.startswith("wave 2: 6 failed of 6 visited, 5 allowed")
 
 
 def test_a_devices_own_fault_neither_stops_a_rollout_nor_is_an_answer() -> None:
@@ -217,7 +226,7 @@ def test_a_devices_own_fault_neither_stops_a_rollout_nor_is_an_answer() -> None:
 def test_too_many_devices_at_fault_stop_a_rollout_but_not_before_enough_were_visited() -> None:
     everyone = dict.fromkeys(range(1, 101), "faulty")
     result = run(100, Answers(everyone), max_faults_per_wave=2)
-    assert result.stopped == "wave 1: 5 of 5 devices are faulty, 2 allowed; 1: why 1"
+    assert result.stopped == "wave 1: 5 faulty of 5 visited, 2 allowed; 1: why 1"
     assert run(4, Answers(everyone)).word == "NotDeployed"
     fifth = Answers(dict.fromkeys(range(11, 110, 5), "faulty"))
     assert run(110, fifth, canaries=10, waves=(1.0,), max_faults_percent=20).stopped is None
@@ -282,7 +291,7 @@ def test_a_rollout_visits_with_its_release_and_tells_each_outcome_as_it_comes(
     monkeypatch.setattr(waves, "return_device", return_device)
     result = waves.roll_out(tmp_path, fleet(2), config, heard.append)
     assert [outcome.reason for outcome in heard[:2]] == ["why 1, measured", "why 2"]
-    assert returned == [("1", "new", f"stopped in {result.stopped}")]
+    assert returned == [("1", "new", "the rollout stopped in wave 2: 1 failed of 1 visited, 0 allowed")]
     assert heard[2] == result.devices[0] and heard[2].running_release == "old"
     assert result.release == "new" and result.devices[0].reason.startswith("returned")
     assert waves.roll_out(tmp_path, fleet(1), config).complete, "nobody needs to listen"
