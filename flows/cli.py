@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from flows.step_commands import add_steps
+from flows.step_commands import Commands, Fields, add_steps
 from flows.table import print_error, print_table
 from storage.errors import InputError, StressVisionError
 from tasks.presets import PRESETS
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
-    from pydantic_settings import CliSettingsSource
 
     from tasks.rollout import DeviceOutcome
 
@@ -89,7 +88,16 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         prog="stress-vision", description="Nightly retraining for a Pi fleet.", epilog=EXIT_STATUS
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_runs(commands, arguments)
+    _add_services(commands)
+    _add_fleet(commands)
+    add_steps(commands, arguments, _field_options)
+    for name, example in EXAMPLES.items():
+        commands.choices[name].epilog = f"for example: {example}"
+    return parser
 
+
+def _add_runs(commands: Commands, arguments: Sequence[str]) -> None:
     demo = commands.add_parser("demo", help="the whole night on drawn faces and a device on this machine")
     demo.add_argument("--home", type=Path, default=Path("stress-vision-demo"), help="where everything is put")
     demo.set_defaults(command=_demo)
@@ -98,8 +106,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, metavar="FILE.toml", help="see `stress-vision config`")
     # reading the fields takes longer than all the rest: only for the command that needs them
     if arguments[:1] == ["run"]:
-        options = _field_options(run)
-        run.set_defaults(command=lambda given: _run(given.config, _given_options(options, given)))
+        fields = _field_options(run)
+        run.set_defaults(command=lambda given: _run(given.config, fields(given)))
 
     config = commands.add_parser("config", help="print a configuration file to start from")
     config.add_argument("--preset", default="balanced", choices=list(PRESETS))
@@ -109,8 +117,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     sweep.add_argument(
         "file", type=Path, metavar="SWEEP.toml", help="a configuration with [[variant]] tables"
     )
-    sweep.set_defaults(command=_sweep)
+    _add_store(sweep).set_defaults(command=_sweep)
 
+    history = commands.add_parser("history", help="the nights so far: outcomes, figures, releases")
+    history.add_argument("--last", type=int, default=30, metavar="N", help="how many nights (default: 30)")
+    history.add_argument("--json", action="store_true", help="one JSON object a night, for programs")
+    _add_store(history).set_defaults(command=_history)
+
+
+def _add_services(commands: Commands) -> None:
     up = commands.add_parser("up", help="Prefect server, work pool, deployments and worker, until Ctrl-C")
     up.add_argument("--port", type=int, default=4200, help="port of the server and its UI (default: 4200)")
     up.add_argument("--unit", action="store_true", help="only print a systemd unit that runs this")
@@ -124,51 +139,49 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     notify.add_argument("--port", type=int, default=4200, help="of the Prefect server here (default: 4200)")
     notify.set_defaults(command=_notify)
 
+
+def _add_fleet(commands: Commands) -> None:
     rollout = commands.add_parser("rollout", help="bring a registered release to the fleet")
     rollout.add_argument(
         "--inventory", default="", help="the fleet's TOML file; default: STRESS_VISION_INVENTORY"
     )
     rollout.add_argument("--release", default="champion", help="version, or champion (default)")
-    rollout.set_defaults(command=_rollout)
+    _add_store(rollout).set_defaults(command=_rollout)
 
     promote = commands.add_parser("promote", help="make a release the champion by hand, an older one too")
     promote.add_argument("--release", required=True, help="version of a registered release")
-    promote.set_defaults(command=_promote)
+    _add_store(promote).set_defaults(command=_promote)
 
     fleet = commands.add_parser("fleet", help="what each device runs, and how fast")
-    fleet.set_defaults(command=_fleet)
-    add_steps(commands, arguments, _field_options)
-    history = commands.add_parser("history", help="the nights so far: outcomes, figures, releases")
-    history.add_argument("--last", type=int, default=30, metavar="N", help="how many nights (default: 30)")
-    history.add_argument("--json", action="store_true", help="one JSON object a night, for programs")
-    history.set_defaults(command=_history)
     fleet.add_argument("--json", action="store_true", help="one JSON object a device, for programs")
-    for name, example in EXAMPLES.items():
-        commands.choices[name].epilog = f"for example: {example}"
-    for command in (sweep, rollout, promote, fleet, history):
-        command.add_argument("--store", default="", help="default: the environment's STRESS_VISION_STORE")
-    return parser
+    _add_store(fleet).set_defaults(command=_fleet)
 
 
-def _field_options(run: argparse.ArgumentParser) -> "CliSettingsSource":
-    """Every field of the configuration as an option of a command: --train.epochs 5."""
-    from pydantic_settings import BaseSettings, CliSettingsSource
+def _add_store(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("--store", default="", help="default: the environment's STRESS_VISION_STORE")
+    return command
+
+
+def _field_options(run: argparse.ArgumentParser) -> Fields:
+    """Give a command an option for every field of the configuration: --train.epochs 5."""
+    from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
     from tasks.config import RetrainConfig
 
     class Options(RetrainConfig, BaseSettings, frozen=True, extra="forbid"):  # pyright: ignore[reportGeneralTypeIssues]
         """Frozen in its turn, which the checker can't see of its second base."""
 
-    return CliSettingsSource(Options, root_parser=run)
+    options = CliSettingsSource(Options, root_parser=run)
 
+    def fields(given: argparse.Namespace) -> dict[str, Any]:
+        try:
+            return options(parsed_args=given)()
+        except SettingsError as error:
+            raise InputError(
+                f"{error}; expected a value or JSON, as in --train '{{\"epochs\": 5}}'"
+            ) from None
 
-def _given_options(options: "CliSettingsSource", given: argparse.Namespace) -> dict[str, Any]:
-    from pydantic_settings import SettingsError
-
-    try:
-        return options(parsed_args=given)()
-    except SettingsError as error:
-        raise InputError(f"{error}; expected a value or JSON, as in --train '{{\"epochs\": 5}}'") from None
+    return fields
 
 
 def _demo(given: argparse.Namespace) -> int:
@@ -249,7 +262,7 @@ def _notify(given: argparse.Namespace) -> int:
 
     address = sys.stdin.readline().strip() if given.address == "-" else given.address
     notify(address, os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{given.port}/api")
-    print("a first message is on its way; the same goes for every night that needs a person from now on")
+    print("a first message was sent; from now on one goes there for every night that needs a person")
     return 0
 
 

@@ -6,7 +6,6 @@ Completed run to Prefect, and events of states with a name of their own carry th
 
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -49,10 +48,14 @@ def notify(address: str, api: str) -> None:
         keep(automations(_saved(block)))
 
 
-def automations(block: UUID) -> Iterator[AutomationCore]:
+def automations(block: UUID) -> tuple[AutomationCore, ...]:
     """What is told, to the notification block of that id."""
-    run = "{{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
-    yield AutomationCore(
+    return (_bad_run(block), _no_good_night(block), _device_unseen(block))
+
+
+def _bad_run(block: UUID) -> AutomationCore:
+    said = "{{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
+    return AutomationCore(
         name="stress-vision: a run that needs a person",
         trigger=EventTrigger(
             expect={f"prefect.flow-run.{name}" for name in _BAD},
@@ -62,9 +65,13 @@ def automations(block: UUID) -> Iterator[AutomationCore]:
             posture=Posture.Reactive,
             threshold=1,
         ),
-        actions=[_message(block, "{{ flow_run.state.name }}: {{ flow_run.name }}", run)],
+        actions=[_message(block, "{{ flow_run.state.name }}: {{ flow_run.name }}", said)],
     )
-    yield AutomationCore(
+
+
+def _no_good_night(block: UUID) -> AutomationCore:
+    said = f"None ended as {', '.join(_GOOD)}."
+    return AutomationCore(
         name="stress-vision: no good night for two days",
         trigger=EventTrigger(
             expect={f"prefect.flow-run.{name}" for name in _GOOD},
@@ -74,15 +81,13 @@ def automations(block: UUID) -> Iterator[AutomationCore]:
             threshold=1,
             within=_NONE_FOR,
         ),
-        actions=[
-            _message(
-                block,
-                "No good night for two days",
-                f"None ended as {', '.join(_GOOD)}.",
-            )
-        ],
+        actions=[_message(block, "No good night for two days", said)],
     )
-    yield AutomationCore(
+
+
+def _device_unseen(block: UUID) -> AutomationCore:
+    subject = "Device {{ event.resource.name }} has not been seen for a week"
+    return AutomationCore(
         name="stress-vision: a device unseen for a week",
         trigger=EventTrigger(
             expect={UNSEEN},
@@ -92,13 +97,7 @@ def automations(block: UUID) -> Iterator[AutomationCore]:
             # each night says so: once a week is enough
             within=timedelta(days=6),
         ),
-        actions=[
-            _message(
-                block,
-                "Device {{ event.resource.name }} has not been seen for a week",
-                "It was last seen {{ event.payload.seen_at }}.",
-            )
-        ],
+        actions=[_message(block, subject, "It was last seen {{ event.payload.seen_at }}.")],
     )
 
 

@@ -4,7 +4,6 @@ from flows.site import fleet_slot, open_site
 from storage.opening import open_store
 from storage.registry import Champion, Registry
 from tasks.register import order_rollback
-from tasks.rollout import RolloutConfig
 
 
 def promote(store: str, version: str) -> Champion:
@@ -12,7 +11,7 @@ def promote(store: str, version: str) -> Champion:
 
     Raises MissingObject where there is no such release, StoreError where a rollout is under way.
     """
-    site = open_site(store, "", RolloutConfig(inventory=""))
+    site = open_site(store, "", None)
     with fleet_slot(site, f"promotion of {version}"):
         registry = Registry(open_store(site.store))
         before, sequence = registry.champion(), registry.manifest(version).sequence

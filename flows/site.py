@@ -43,14 +43,17 @@ class Site(BaseModel, frozen=True):
     """The devices that the configuration names; None where it names no inventory."""
 
 
-def open_site(store: str, work_dir: str, rollout: RolloutConfig, data: Iterable[str] = ("datasets",)) -> Site:
+def open_site(
+    store: str, work_dir: str, rollout: RolloutConfig | None, data: Iterable[str] = ("datasets",)
+) -> Site:
     """Store, work directory and inventory; no device is contacted. Raises the error of the first amiss.
 
+    `rollout` is None for work that no fleet has a part in: then a broken inventory is no obstacle.
     `data` are the folders of which one holds something, where the store is the right one.
     """
     uri, work = store_uri(store), work_path(work_dir)
     _check_disk(work)
-    fleet = check_fleet(rollout)
+    fleet = check_fleet(rollout) if rollout else None
     return Site(store=uri, store_id=store_identity(open_store(uri), data), work=work, fleet=fleet)
 
 

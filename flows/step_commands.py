@@ -5,11 +5,10 @@ What they do is in `flows.steps`; here are their options, the choice among exper
 
 import argparse
 import os
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.console import Console
 from rich.text import Text
@@ -20,6 +19,7 @@ from storage.errors import InputError
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 FORMATS = ("int8", "float16", "float32")
 """Those of `tasks.convert`, without the cost of reading it for `--help`."""
 _SHOWN = 15
@@ -28,14 +28,14 @@ _NEXT = """next:    stress-vision evaluate {0}      figures on the test split
          stress-vision report {0}        the report with all of it
          stress-vision tensorboard {0}   its logs in a browser"""
 
-Options = Callable[..., Callable[[], dict[str, Any]]]
-"""What reads the fields of the configuration from parsed arguments."""
+Fields = Callable[[argparse.Namespace], dict[str, Any]]
+"""Reads the fields of the configuration from parsed arguments. InputError for a value that is none."""
 
 
 def add_steps(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: Commands,
     arguments: Sequence[str],
-    field_options: Callable[[argparse.ArgumentParser], Options],
+    field_options: Callable[[argparse.ArgumentParser], Fields],
 ) -> None:
     """Add each step's command; `field_options` gives a parser an option for every field."""
     for name, told in (("prepare", "make the data set, nothing more"), ("train", "make an experiment")):
@@ -54,7 +54,7 @@ def add_steps(
 
 
 def _add_of_experiment(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: Commands,
     name: str,
     told: str,
     command: Callable[[argparse.Namespace], int],
@@ -71,7 +71,7 @@ def _add_of_experiment(
     return step
 
 
-def _add_benchmark(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_benchmark(commands: Commands) -> None:
     step = commands.add_parser("benchmark", help="time a .tflite here or on a device, without a rollout")
     step.add_argument("file", metavar="FILE.tflite")
     step.add_argument("--device", default="", metavar="NAME", help="a device of the inventory")
@@ -80,14 +80,14 @@ def _add_benchmark(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     step.set_defaults(command=_benchmark)
 
 
-def _configured(name: str, options: Options) -> Callable[[argparse.Namespace], int]:
+def _configured(name: str, fields: Fields) -> Callable[[argparse.Namespace], int]:
     def command(given: argparse.Namespace) -> int:
         from prefect import flow
 
         from flows.config import load_config
         from flows.steps import prepare_alone, train_alone
 
-        config = load_config(given.config, options(parsed_args=given)())
+        config = load_config(given.config, fields(given))
         step = prepare_alone if name == "prepare" else train_alone
         return _run(flow(name=name)(step), config)
 
@@ -126,6 +126,7 @@ def _benchmark(given: argparse.Namespace) -> int:
 def _tensorboard(given: argparse.Namespace) -> int:
     """Serve the logs on this machine alone until interrupted; those of a training under way, too."""
     from flows.config import store_uri, work_path
+    from flows.up import expect_free
     from storage.opening import open_store
     from tasks.experiment import bring_experiment, find_experiment
 
@@ -134,12 +135,7 @@ def _tensorboard(given: argparse.Namespace) -> int:
     logs = bring_experiment(store, work, experiment) / "tensorboard"
     if not logs.is_dir():
         raise InputError(f"{logs}: experiment {experiment.id} has no logs yet; its first epoch writes them")
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind(("127.0.0.1", given.port))
-        except OSError as error:
-            raise InputError(f"port {given.port}: {error.strerror}; choose another with --port") from None
+    expect_free(given.port)
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs)]
     command += ["--host", "127.0.0.1", "--port", str(given.port)]
     print(f"logs:    {logs}\nopen:    http://127.0.0.1:{given.port}    (Ctrl-C ends it)", flush=True)

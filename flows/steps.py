@@ -227,7 +227,7 @@ def report(config: ExperimentRequest = ExperimentRequest()) -> State:  # noqa: B
 def _site(config: RetrainConfig) -> Site:
     """As a night's, less what only a release and a rollout need."""
     folders = [source.prefix for source in config.data.sources]
-    return open_site(config.store, config.work_dir, RolloutConfig(), folders)
+    return open_site(config.store, config.work_dir, None, folders)
 
 
 def _prepared(site: Site, config: RetrainConfig) -> PreparedData:
@@ -248,7 +248,7 @@ def _device(name: str, inventory: str) -> Device:
 
 def _experiment(config: ExperimentRequest) -> tuple[Site, Path, PreparedData]:
     """The site, the experiment's folder there, and the data set it was trained on."""
-    site = open_site(config.store, config.work_dir, RolloutConfig(), ("datasets", "experiments"))
+    site = open_site(config.store, config.work_dir, None, ("datasets", "experiments"))
     store = open_store(site.store)
     experiment = find_experiment(store, site.work, config.experiment)
     directory = bring_experiment(store, site.work, experiment)

@@ -34,7 +34,7 @@ def up(port: int, logs: Path) -> None:
     StressVisionError where one doesn't start, or ends time and again.
     """
     for one in (port, port + 1):
-        _expect_free(one)
+        expect_free(one)
     signal.signal(signal.SIGTERM, _interrupt)
     # a shell that starts us in the background lets SIGINT be ignored, by the worker too, which stops by it
     signal.signal(signal.SIGINT, _interrupt)
@@ -157,8 +157,8 @@ def _services(port: int, logs: Path) -> Iterator[Services]:
         services.stop()
 
 
-def _expect_free(port: int) -> None:
-    """InputError where somebody listens already: the deployments would go to whoever that is."""
+def expect_free(port: int) -> None:
+    """InputError where somebody listens already: deployments and browsers would go to whoever that is."""
     try:
         with socket.socket() as ours:
             # as the server does: a port whose last connections are only fading out is free
@@ -167,7 +167,7 @@ def _expect_free(port: int) -> None:
     except OSError as error:
         raise InputError(
             f"port {port} of this machine is in use or not ours to take ({error.strerror}), perhaps by "
-            "another Prefect server: end that, or give another port with `stress-vision up --port NUMBER`"
+            "another server of ours: end that, or give another port with --port"
         ) from None
 
 

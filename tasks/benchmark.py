@@ -9,8 +9,9 @@ The percentile that is judged is p95: the mean hides stutter, p99 of 100 runs is
 import re
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, ValidationError
 
+from storage.errors import DeviceError
 from tasks.config.rollout import BenchmarkConfig
 from tasks.latency import Latency
 
@@ -99,6 +100,18 @@ class LatencyFigures(Latency, frozen=True):
     def too_busy(self, config: BenchmarkConfig) -> bool:
         """Other processes had the core for so long that a high latency may be theirs."""
         return self.cpu_share < config.min_cpu_share
+
+
+def figures_of(answer: "Answer", device: str) -> LatencyFigures:
+    """What a device measured; DeviceError where it declined, or where its answer can't be used."""
+    if not answer["ok"]:
+        raise DeviceError(f"device {device}: {plain(str(answer['error']))}")
+    try:
+        return LatencyFigures.model_validate(answer)
+    except ValidationError as error:
+        problem = error.errors(include_input=False)[0]
+        what = plain(".".join(map(str, problem["loc"])))
+        raise DeviceError(f"device {device}: its benchmark can't be used: {what}: {problem['msg']}") from None
 
 
 def measure(

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from prefect import get_run_logger, task
-from pydantic import ValidationError
 
 from deployments.fleet import Device
-from deployments.program import Answer, DeviceProgram
+from deployments.program import DeviceProgram
 from deployments.ssh import connect
 from storage.errors import DeviceError, InputError
-from tasks.benchmark import BenchmarkConfig, LatencyFigures
+from tasks.benchmark import BenchmarkConfig, LatencyFigures, figures_of, plain
 from tasks.convert.conversion import run_in_runtime
 from tasks.latency import Latency
 from tasks.litert import load
@@ -56,33 +55,18 @@ def time_on_device(path: Path, device: Device, config: BenchmarkConfig, timeout_
     upload = f"timed-{hashlib.sha256(content).hexdigest()[:16]}"
     with connect(device, _CONNECT_S) as connection:
         program = DeviceProgram(connection)
-        _expect(device, program.start(timeout_s=timeout_s))
+        greeting = program.start(timeout_s=timeout_s)
+        if not greeting["ok"]:
+            raise DeviceError(f"device {device.name}: {plain(str(greeting['error']))}")
         answer = program.ask(
             "time", upload=upload, runs=config.runs, warmup=config.warmup, threads=config.threads,
             min_s=config.min_s, warmup_s=config.warmup_s, bytes=len(content), content=content,
             timeout_s=timeout_s,
         )  # fmt: skip
-    figures = _figures(device, _expect(device, answer))
+    figures = figures_of(answer, device.name)
     if obstacle := figures.unfit(config):
         raise DeviceError(f"device {device.name} is in no state to be measured: {obstacle}; try again later")
     return figures
-
-
-def _figures(device: Device, answer: Answer) -> LatencyFigures:
-    try:
-        return LatencyFigures.model_validate(answer)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        what = ".".join(map(str, problem["loc"]))
-        raise DeviceError(
-            f"device {device.name}: its benchmark can't be used: {what}: {problem['msg']}"
-        ) from None
-
-
-def _expect(device: Device, answer: Answer) -> Answer:
-    if answer["ok"]:
-        return answer
-    raise DeviceError(f"device {device.name}: {answer['error']}")
 
 
 @task(name="benchmark", task_run_name="benchmark-{path.name}")

@@ -22,7 +22,8 @@ release, and in the end a proven one.
 Every command has a time box after which the kernel ends it. A model runs in a process of its own, without the
 lock: it may hang or crash, and neither outlives its time box nor the session that asked.
 
-Needs Python 3.9 or newer on Linux, numpy, and ai-edge-litert (preferred) or tflite-runtime.
+Needs Python 3.9 or newer on Linux, numpy, and ai-edge-litert (preferred) or tflite-runtime. It is one file,
+because it is sent whole, named by its hash, and has to run where nothing else of ours is.
 """
 
 from __future__ import annotations
@@ -509,14 +510,20 @@ def stage(root: Path, args: Namespace) -> Facts:
     return {"version": args.version, "mended": rotten if rotten != names else []}
 
 
-def release_to_run(root: Path, args: Namespace) -> tuple[Path, Facts]:
-    """The directory to open: the named release, or whatever `current` leads to, as the application does."""
+def open_release(root: Path, args: Namespace) -> tuple[Path, Facts]:
+    """The directory and the manifest of what is to be run, its files checked by hash.
+
+    It is the named release, or whatever `current` leads to, as for the application.
+    """
     directory = root / "current" if args.current else root / "releases" / args.version
     if not directory.is_dir():
         raise Faulty(f"there is no release {'current' if args.current else args.version} on this device")
-    manifest, _ = read_manifest(directory.resolve())
+    manifest, names = read_manifest(directory.resolve())
     if args.current and manifest["version"] != args.version:
         raise Faulty(f"current leads to {manifest['version']}, not to {args.version}")
+    rotten = damaged(directory, manifest, names)
+    if rotten:
+        raise Faulty(f"files of {manifest['version']} differ from its manifest: {', '.join(rotten)}")
     return directory, manifest
 
 
@@ -804,16 +811,6 @@ def run_frame(interpreter: Any, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], frame)
     interpreter.invoke()
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-
-
-def open_release(root: Path, args: Namespace) -> tuple[Path, Facts]:
-    """The directory and the manifest of what is to be run, its files checked by hash."""
-    directory, manifest = release_to_run(root, args)
-    _, names = read_manifest(directory.resolve())
-    rotten = damaged(directory, manifest, names)
-    if rotten:
-        raise Faulty(f"files of {manifest['version']} differ from its manifest: {', '.join(rotten)}")
-    return directory, manifest
 
 
 def check(root: Path, args: Namespace) -> Facts:
@@ -1138,16 +1135,16 @@ COMMANDS: dict[str, Callable[[Path, Namespace], Facts]] = {
     "benchmark": benchmark, "prove": prove, "time": time_file, "switch": switch, "confirm": confirm,
     "revert": revert,
 }  # fmt: skip
-"""Every command settles an expired switch first, so `settle` (for a timer) is `inspect` by another name."""
+"""`inspect` returns from an expired switch before it looks, so `settle`, for a timer, is but another name."""
 REQUESTS = {"offer": take_manifest, "put": None, **COMMANDS}
 """What `serve` answers: files arrive through it, too."""
 CHANGING = ("offer", "put", "need", "stage", "switch", "confirm", "revert")
 """Commands that hold the lock; whatever runs a model doesn't."""
 RUN_A_MODEL = ("check", "benchmark", "prove", "time")
 DEFAULTS: Facts = {
-    "delegate": "","threads": 1, "runs": 100, "min_s": 0.0, "warmup": 10, "warmup_s": 0.0, "current": False,
-                   "confirm_within_s": 120.0, "why": "asked to", "signature": None, "order": None,
-                   "order_signature": None}  # fmt: skip
+    "delegate": "", "threads": 1, "runs": 100, "min_s": 0.0, "warmup": 10, "warmup_s": 0.0, "current": False,
+    "confirm_within_s": 120.0, "why": "asked to", "signature": None, "order": None, "order_signature": None,
+}  # fmt: skip
 
 
 def parse(arguments: Sequence[str] | None) -> Namespace:

@@ -27,8 +27,9 @@ def stalled(run: Night) -> Advice | None:
 
 def low_accuracy(run: Night) -> Advice | None:
     """Accuracy under LOW_ACCURACY, or so low that not even FER-2013's own labels explain it."""
-    accuracy, bound = training_figures(run).accuracy, LOW_ACCURACY
-    if accuracy >= (LOW_ON_ORIGINAL_LABELS if _has_original_labels(run) else LOW_ACCURACY):
+    accuracy = training_figures(run).accuracy
+    bound = LOW_ON_ORIGINAL_LABELS if _has_original_labels(run) else LOW_ACCURACY
+    if accuracy >= bound:
         return None
     train, network = run.config.train, run.config.train.model.architecture
     changes = {

@@ -15,6 +15,9 @@ from tasks.prepare.ferplus import OTHERS, VOTES
 
 SCORED, TRAIN_ONLY, UNLABELLED = 0, 1, 2
 
+CLASS_SUMS = np.eye(len(CLASSES), dtype=np.float32)[list(CLASS_OF_EMOTION)]
+"""float32 (8, 5): shares of EMOTIONS times this are shares of CLASSES."""
+
 UNSAID = 255
 """Instead of an emotion's place: the label is a class of several emotions."""
 
@@ -69,10 +72,9 @@ def by_emotion(votes: np.ndarray, emotions: np.ndarray, copies: np.ndarray) -> n
     total = np.zeros((int(copies.max()) + 1, len(EMOTIONS)), np.float32)
     np.add.at(total, copies, emotions)
     classes = list(CLASS_OF_EMOTION)
-    member = np.eye(len(CLASSES), dtype=np.float32)[classes]
-    unsaid = (total @ member == 0)[:, classes]
+    unsaid = (total @ CLASS_SUMS == 0)[:, classes]
     total = np.where(unsaid, 1, total)
-    return (total / (total @ member)[:, classes])[copies] * votes[:, classes]
+    return (total / (total @ CLASS_SUMS)[:, classes])[copies] * votes[:, classes]
 
 
 def with_posted(targets: np.ndarray, posted: np.ndarray, share: float) -> np.ndarray:

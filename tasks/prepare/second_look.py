@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from tasks.bounds import share_at_most
 from tasks.config.prepare import SPLITS
 from tasks.prepare.pixels import to_grey
 from tasks.prepare.splits import SplitName, load_split
@@ -64,7 +65,7 @@ def look_again(directory: Path, seed: int, pool: Pool) -> dict[str, object]:
         "with_a_twin": len(twins),
         "share": len(twins) / max(len(ids), 1),
         "ids": [ids[number].decode() for number in sorted(twins)],
-        "share_at_most": _at_most(len(twins), len(ids)),
+        "share_at_most": share_at_most(len(twins), len(ids)),
         "confidence": 0.95,
     }
 
@@ -81,15 +82,6 @@ def _sample(directory: Path, seed: int) -> tuple[np.ndarray, list[bytes], int]:
     grey = [to_grey(load_split(directory, "test").images[part]) for part in parts]
     none = np.empty((0, *test.images.shape[1:3]), np.float32)
     return np.concatenate([none, *grey]), test.ids[chosen].tolist(), count
-
-
-def _at_most(found: int, looked_at: int) -> float | None:
-    """The upper bound of a share (Clopper and Pearson, 1934, one-sided 95 %); None where nothing was seen."""
-    from scipy.stats import beta
-
-    if found >= looked_at:
-        return 1.0 if looked_at else None
-    return float(beta.ppf(0.95, found + 1, looked_at - found))
 
 
 def _windows() -> list[tuple[float, float, float]]:

@@ -19,9 +19,8 @@ from typing import Literal
 import numpy as np
 
 from storage.errors import InputError
-from tasks.classes import CLASS_OF_EMOTION, CLASSES
 from tasks.config.prepare import SPLITS, PrepareConfig
-from tasks.prepare.labels import SCORED, TRAIN_ONLY
+from tasks.prepare.labels import CLASS_SUMS, SCORED, TRAIN_ONLY
 
 TRAIN, VAL, TEST = range(len(SPLITS))
 DROPPED, LEAKED = -1, -2
@@ -52,16 +51,11 @@ class Split:
     @property
     def votes(self) -> np.ndarray:
         """float32 (N, 5), the target of each class: the sum of its emotions'."""
-        return class_sums(self.emotions)
+        return self.emotions @ CLASS_SUMS
 
     def where(self, chosen: np.ndarray) -> "Split":
         """The chosen images alone, by a mask or by their places."""
         return Split(**{name: column[chosen] for name, column in vars(self).items()})
-
-
-def class_sums(emotions: np.ndarray) -> np.ndarray:
-    """Shares of EMOTIONS (N, 8) as shares of CLASSES float32 (N, 5)."""
-    return emotions @ np.eye(len(CLASSES), dtype=np.float32)[list(CLASS_OF_EMOTION)]
 
 
 def load_split(directory: Path, name: SplitName) -> Split:

@@ -75,12 +75,3 @@ class Ledger:
             return DeviceOutcome.model_validate(self._registry.device(device) or {})
         except (StoreError, ValidationError):
             return None
-
-
-def record(registry: Registry, fleet: FleetOutcome, run: str = "") -> None:
-    """Write down the outcome of every device that was visited; StoreError as of `Ledger.close`."""
-    ledger = Ledger(registry, fleet.release, run)
-    for outcome in fleet.devices:
-        if outcome.visited:
-            ledger.observe(outcome)
-    ledger.close(fleet)

@@ -1,9 +1,8 @@
 """What a rollout says afterwards: an outcome for each device, and one word for the whole fleet."""
 
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -37,13 +36,15 @@ class DeviceOutcome(BaseModel, frozen=True, title="Device"):
     seconds: float = 0.0
     visited: bool = True
     """Whether this rollout spoke to it, or tried to."""
+    returned: bool = False
+    """Whether a rollout that was stopped has taken it back."""
 
     @property
     def end(self) -> str:
         """The outcome, or what a stopped rollout did with a device that is no cause of it."""
         if not self.visited:
             return "not visited"
-        return "returned" if self.reason.startswith("returned: ") else self.outcome
+        return "returned" if self.returned else self.outcome
 
     def row(self) -> dict[str, str | float | None]:
         """For a Prefect table artifact, the report or a terminal."""
@@ -80,10 +81,6 @@ class FleetOutcome(BaseModel, frozen=True, title="Fleet"):
     @property
     def failed(self) -> tuple[DeviceOutcome, ...]:
         return self.of("failed")
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {kind: len(self.of(kind)) for kind in get_args(OutcomeKind)}
 
     @property
     def accepted(self) -> bool:
@@ -136,16 +133,3 @@ def _why(devices: Sequence[DeviceOutcome], stopped: str) -> str:
 
 def _shortened(reason: str) -> str:
     return reason if len(reason) <= _REASON_CHARACTERS else reason[: _REASON_CHARACTERS - 1] + "…"
-
-
-def failing_share(failed: int, tried: int, confidence: float = 0.95) -> float:
-    """Upper bound of the share of all devices that would fail where `failed` of `tried` did.
-
-    Clopper and Pearson (1934), one-sided. None of 1: 95 %; none of 5: 45 %; none of 59: 5 %.
-    """
-    low, high = failed / tried, 1.0
-    for _ in range(40):
-        share = (low + high) / 2
-        at_most = sum(math.comb(tried, k) * share**k * (1 - share) ** (tried - k) for k in range(failed + 1))
-        low, high = (share, high) if at_most > 1 - confidence else (low, share)
-    return high

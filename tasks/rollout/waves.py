@@ -12,12 +12,12 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from pathlib import Path
 
 from deployments.fleet import Device, Fleet
+from tasks.bounds import share_at_most
 from tasks.config.rollout import RolloutConfig
-from tasks.rollout.outcome import DeviceOutcome, FleetOutcome, failing_share
-from tasks.rollout.visit import Hear, Payload, measure_updated, read_payload, return_device, visit
+from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
+from tasks.rollout.visit import Hear, Payload, measure_updated, visit
 
 Bring = Callable[[Device], DeviceOutcome]
 """Brings one device to the release, or leaves it as it was; never raises."""
@@ -34,25 +34,6 @@ def in_threads(
     """The plain way to serve; each thread has the caller's context."""
     with ThreadPoolExecutor(max_parallel, thread_name_prefix="rollout") as pool:
         return [done.result() for done in [pool.submit(copy_context().run, work, one) for one in devices]]
-
-
-def roll_out(
-    release_dir: Path, fleet: Fleet, config: RolloutConfig, on_outcome: Hear = lambda outcome: None
-) -> FleetOutcome:
-    """Bring the fleet to the release in `release_dir`; what became of each device is a value.
-
-    `on_outcome` hears what is known of each device as soon as it is, from several threads.
-    Raises InputError where the release itself is damaged: then no device has been spoken to.
-    """
-    payload = read_payload(release_dir, config)
-
-    def bring(device: Device) -> DeviceOutcome:
-        return bring_device(device, payload, config, on_outcome)
-
-    def take_back(device: Device, why: str) -> DeviceOutcome:
-        return return_device(device, payload.version, config, why)
-
-    return in_waves(fleet, payload, config, bring, take_back, on_outcome)
 
 
 def bring_device(device: Device, payload: Payload, config: RolloutConfig, hear: Hear) -> DeviceOutcome:
@@ -139,7 +120,7 @@ class _Wave:
             return f"wave {self._number}: no device has answered"
         return (
             f"wave {self._number}: {tried - failed} of {tried} devices prove the release; it may fail on up "
-            f"to {failing_share(failed, tried):.0%} of all (95 % bound)"
+            f"to {share_at_most(failed, tried):.0%} of all (95 % bound)"
         )
 
     def _why_to_stop(self) -> str | None:
@@ -171,6 +152,7 @@ class _Returning:
         outcome = before.model_copy(
             update={
                 "outcome": "failed",
+                "returned": back.outcome == "failed",
                 "reason": back.reason if back.outcome == "failed" else f"not returned: {back.reason}",
                 "running_release": seen.running_release,
                 "seen_at": seen.seen_at,

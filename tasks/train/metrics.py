@@ -4,9 +4,8 @@ Soft labels (votes, mixup) train the network; Keras' precision, recall and AUC w
 any vote as right, so they are shown the class with the most votes. Emotions are summed to classes first.
 """
 
-import numpy as np
-
-from tasks.classes import CLASS_OF_EMOTION, CLASSES
+from tasks.classes import CLASSES
+from tasks.prepare.labels import CLASS_SUMS
 
 
 def new_metrics():
@@ -38,4 +37,4 @@ def _summed(shares):
 
     if shares.shape[-1] == len(CLASSES):
         return shares
-    return ops.matmul(shares, np.eye(len(CLASSES), dtype=np.float32)[list(CLASS_OF_EMOTION)])
+    return ops.matmul(shares, CLASS_SUMS)

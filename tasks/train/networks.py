@@ -6,10 +6,9 @@ training, the INT8 file and the device can't disagree. Scaling comes first: bili
 linear, so the order doesn't change the result, and 48x48 values are fewer than 160x160x3.
 """
 
-import numpy as np
-
-from tasks.classes import CLASS_OF_EMOTION, CLASSES, EMOTIONS
+from tasks.classes import CLASSES, EMOTIONS
 from tasks.config.train import ModelConfig
+from tasks.prepare.labels import CLASS_SUMS
 
 BACKBONE = "backbone"
 """Name of the layer that holds a pretrained network."""
@@ -44,7 +43,7 @@ def in_classes(network):
         return network
     sums = keras.layers.Dense(len(CLASSES), use_bias=False, trainable=False, dtype="float32", name="classes")
     whole = keras.Model(network.input, sums(network.output), name=network.name)
-    sums.set_weights([np.eye(len(CLASSES))[list(CLASS_OF_EMOTION)]])
+    sums.set_weights([CLASS_SUMS])
     return whole
 
 

@@ -21,7 +21,7 @@ import paramiko
 from deployments.fleet import Device, Fleet
 from tasks.benchmark import BenchmarkConfig
 from tasks.rollout import RolloutConfig
-from tasks.rollout.waves import roll_out
+from tests.rollouts import roll_out
 from tests.ssh_devices import SshDevice, fleet_of, make_device, new_key
 
 _PARALLEL = 8

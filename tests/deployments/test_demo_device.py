@@ -10,7 +10,7 @@ from deployments.ssh import connect
 from storage.errors import DeviceError
 from tasks.benchmark import BenchmarkConfig
 from tasks.rollout import RolloutConfig
-from tasks.rollout.waves import roll_out
+from tests.rollouts import roll_out
 from tests.ssh_devices import new_key
 
 

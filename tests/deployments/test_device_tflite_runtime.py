@@ -59,7 +59,7 @@ def test_another_model_than_the_golden_set_was_made_with_is_refused(
 def test_a_rollout_brings_such_a_device_the_release(
     ssh_device: SshDevice, tflite_runtime_python: Path, tiny_releases: tuple[Path, Path]
 ) -> None:
-    from tasks.rollout.waves import roll_out
+    from tests.rollouts import roll_out
     from tests.tasks.test_rollout import QUICK
 
     device = ssh_device.device.model_copy(update={"python": str(tflite_runtime_python)})

@@ -25,9 +25,9 @@ from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig
 from tasks.rollout.ledger import Ledger
-from tasks.rollout.waves import roll_out
 from tests.faults.cases import NEW, NEWER, OLD, Case, Fault
 from tests.releases import new_store
+from tests.rollouts import roll_out
 from tests.ssh_devices import SshDevice, as_device_runs, fleet_of, make_device, new_key
 
 CONFIG = RolloutConfig(

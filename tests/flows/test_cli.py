@@ -101,8 +101,7 @@ def test_the_demo_leaves_a_folder_alone_that_it_did_not_make(tmp_path):
 
 def test_fleet_shows_champion_and_devices_of_a_store(tmp_path, tiny_releases, ssh_devices):
     from tasks.rollout import RolloutConfig
-    from tasks.rollout.ledger import record
-    from tasks.rollout.waves import roll_out
+    from tests.rollouts import record, roll_out
 
     store = new_store(tmp_path)
     make_champion(store, tiny_releases[0])

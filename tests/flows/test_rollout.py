@@ -73,7 +73,7 @@ def a_rollout(devices: Fleet, config: RolloutConfig) -> FleetOutcome:
 def test_each_visit_benchmark_and_return_is_a_task_named_by_its_device(names: list[str]) -> None:
     outcome = a_rollout(fleet(4), RolloutConfig(max_parallel=1, waves=(1.0,)))
     assert names == ["visit 1", "benchmark 1", "visit 2", "benchmark 2", "visit 3", "return 1", "return 2"]
-    assert outcome.word == "RolloutFailed" and outcome.counts["failed"] == 3
+    assert outcome.word == "RolloutFailed" and len(outcome.failed) == 3
 
 
 @pytest.mark.usefixtures("prefect_server", "names")
@@ -97,7 +97,7 @@ def test_a_large_fleet_is_served_in_lanes_each_a_task(
     monkeypatch.setattr(per_device, "LARGE", 6)
     config = RolloutConfig(max_parallel=2, waves=(1.0,), max_failures_per_wave=1)
     outcome = a_rollout(fleet(8), config)
-    assert outcome.counts["updated"] == 7 and outcome.stopped is None
+    assert len(outcome.updated) == 7 and outcome.stopped is None
     assert set(names) == {"wave 1: lane 1 of 1", "wave 2: lane 1 of 2", "wave 2: lane 2 of 2"}
 
 

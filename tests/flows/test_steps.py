@@ -123,6 +123,15 @@ def test_an_experiment_and_its_data_come_back_from_the_store(home: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_step_that_no_fleet_has_a_part_in_does_not_look_for_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRESS_VISION_INVENTORY", str(home / "nowhere.toml"))
+    (row,) = result_of(evaluate(ExperimentRequest(**place(home)), return_state=True)).rows
+    assert row["model"] == "float"
+
+
+@pytest.mark.slow
 def test_the_data_set_alone_is_told_by_its_counts_and_made_once(home: Path) -> None:
     form = StepForm.model_validate({"data": {"store": str(home / "store")}})
     (home / "store/retrain.toml").write_text(f'work_dir = "{home / "work"}"')
@@ -308,6 +317,12 @@ def answer(url: str, within_s: float = 120) -> bytes:
         except (TimeoutError, OSError):
             assert time.monotonic() < deadline, f"no answer from {url}"
             time.sleep(0.5)
+
+
+def test_an_option_that_is_no_value_is_one_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("run", "train"):
+        assert main([command, "--train", "{bad"]) == 1
+        assert "expected a value or JSON" in capsys.readouterr().err
 
 
 def test_an_experiment_without_logs_is_one_error(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.prepare import second_look
 from tasks.prepare.second_look import look_again
 from tasks.prepare.threads import Pool
 from tasks.synthetic import draw_faces
@@ -52,9 +51,3 @@ def test_strangers_alone_are_no_twins_and_a_small_sample_says_little(tmp_path: P
         found = look_again(tmp_path, 1, pool)
     assert found["with_a_twin"] == 0
     assert found["share_at_most"] == pytest.approx(1 - 0.05 ** (1 / 20))
-
-
-def test_the_bound_is_exact():
-    assert second_look._at_most(0, 600) == pytest.approx(0.00498, abs=1e-5)
-    assert second_look._at_most(5, 5) == 1.0
-    assert second_look._at_most(0, 0) is None

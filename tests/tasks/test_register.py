@@ -21,8 +21,8 @@ from tasks.register import (
     register,
 )
 from tasks.rollout import RolloutConfig
-from tasks.rollout.waves import roll_out
 from tests.releases import describe, make_champion, new_store, notes
+from tests.rollouts import roll_out
 from tests.ssh_devices import fleet_of, new_key
 
 

@@ -11,9 +11,10 @@ from storage.errors import DeviceError, FleetError, InputError, StoreError
 from storage.registry import Registry
 from tasks.register import Release
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig
-from tasks.rollout.ledger import Ledger, record
+from tasks.rollout.ledger import Ledger
 from tasks.rollout.release import check_fleet, roll_out_release
 from tests.releases import new_store
+from tests.rollouts import record
 from tests.ssh_devices import new_key
 from tests.tasks.small_run import latency
 
@@ -61,7 +62,13 @@ def test_the_sentence_of_a_stopped_rollout_tells_its_cause_once_and_who_is_no_ca
     )
     devices = tuple(
         DeviceOutcome.model_validate(
-            {"device": f"pi-{number}", "outcome": kind, "reason": reason, "visited": visited}
+            {
+                "device": f"pi-{number}",
+                "outcome": kind,
+                "reason": reason,
+                "visited": visited,
+                "returned": reason.startswith("returned"),
+            }
         )
         for number, (kind, reason, visited) in enumerate(facts, start=1)
     )

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from scipy.stats import binom
 
 from deployments.fleet import Device, Fleet
+from tasks.bounds import share_at_most
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, waves
-from tasks.rollout.outcome import failing_share
 from tasks.rollout.visit import Payload
 from tasks.rollout.waves import in_waves, wave_targets
+from tests import rollouts
 
 PIN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
 PAYLOAD = Payload("new", Path(), "", None, max_latency_ms=200)
@@ -186,12 +188,12 @@ def test_a_device_that_does_not_go_back_is_told_of_as_it_is() -> None:
     answers = Answers({2: "failed"}, back="away")
     first = run(2, answers).devices[0]
     assert (first.outcome, first.running_release) == ("failed", "new")
-    assert first.reason == "not returned: it is off"
+    assert (first.reason, first.end) == ("not returned: it is off", "failed")
 
 
 def test_a_device_that_goes_back_after_a_lost_connection_is_not_told_of_as_if_it_had_not() -> None:
     first = run(2, Answers({2: "failed"}, back="late")).devices[0]
-    assert first.reason == "lost; returned to late"
+    assert (first.reason, first.end) == ("lost; returned to late", "returned")
 
 
 def test_failures_count_for_the_whole_wave_and_not_for_its_turns() -> None:
@@ -257,10 +259,19 @@ def test_each_wave_says_what_it_proves_of_the_devices_that_were_not_asked() -> N
 
 
 @pytest.mark.parametrize(
-    ("failed", "tried", "share"), [(0, 1, 0.95), (0, 5, 0.4507), (1, 20, 0.2161), (3, 300, 0.0257), (2, 2, 1)]
+    ("found", "looked_at", "share"),
+    [(0, 1, 0.95), (0, 5, 0.4507), (1, 20, 0.2161), (3, 300, 0.0257), (2, 2, 1), (400, 5000, 0.0866)],
 )
-def test_the_bound_is_that_of_clopper_and_pearson(failed: int, tried: int, share: float) -> None:
-    assert failing_share(failed, tried) == pytest.approx(share, abs=5e-4)
+def test_the_bound_is_that_of_clopper_and_pearson(found: int, looked_at: int, share: float) -> None:
+    """The share at which so few would be found in one of twenty samples, by their binomial probabilities."""
+    bound = share_at_most(found, looked_at)
+    assert bound == pytest.approx(share, abs=5e-4)
+    if found < looked_at:
+        assert binom.cdf(found, looked_at, bound) == pytest.approx(0.05)
+
+
+def test_where_nothing_was_looked_at_nothing_is_bounded() -> None:
+    assert share_at_most(0, 0) is None
 
 
 def test_a_rollout_visits_with_its_release_and_tells_each_outcome_as_it_comes(
@@ -285,14 +296,14 @@ def test_a_rollout_visits_with_its_release_and_tells_each_outcome_as_it_comes(
         returned.append((device.name, version, why))
         return answers.take_back(device, why)
 
-    monkeypatch.setattr(waves, "read_payload", lambda folder, given: {tmp_path: PAYLOAD}[folder])
+    monkeypatch.setattr(rollouts, "read_payload", lambda folder, given: {tmp_path: PAYLOAD}[folder])
     monkeypatch.setattr(waves, "visit", visit)
     monkeypatch.setattr(waves, "measure_updated", measure)
-    monkeypatch.setattr(waves, "return_device", return_device)
-    result = waves.roll_out(tmp_path, fleet(2), config, heard.append)
+    monkeypatch.setattr(rollouts, "return_device", return_device)
+    result = rollouts.roll_out(tmp_path, fleet(2), config, heard.append)
     assert [outcome.reason for outcome in heard[:2]] == ["why 1, measured", "why 2"]
     assert returned == [("1", "new", "the rollout stopped in wave 2: 1 failed of 1 visited, 0 allowed")]
     assert heard[2] == result.devices[0] and heard[2].running_release == "old"
     assert result.release == "new" and result.devices[0].reason.startswith("returned")
-    assert waves.roll_out(tmp_path, fleet(1), config).complete, "nobody needs to listen"
-    assert waves.roll_out(tmp_path, fleet(1), quick).devices[0].reason == "why 1"
+    assert rollouts.roll_out(tmp_path, fleet(1), config).complete, "nobody needs to listen"
+    assert rollouts.roll_out(tmp_path, fleet(1), quick).devices[0].reason == "why 1"
