@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from tasks.classes import CLASSES
-from tasks.prepare.splits import load_split
+from tasks.classes import CLASS_OF_EMOTION, CLASSES
+from tasks.prepare.splits import Split, load_split
 from tasks.train import ModelConfig, TrainConfig, train
-from tasks.train.operating_point import best_shift
+from tasks.train.networks import HEAD
+from tasks.train.operating_point import Point, best_shift
 from tests.tasks.small_model import prepared_data
 
 
@@ -63,27 +64,39 @@ def test_the_kept_model_is_no_worse_on_validation_and_says_what_was_shifted(tmp_
         batch_size=20,
     )
     validation = load_split(data.directory, "val")
-    plain = train(data, config, tmp_path / "plain", report=lambda _: None)
+    assert train(data, config, tmp_path / "plain", report=lambda _: None).operating_point is None
     traded = config.model_copy(update={"accuracy_for_recall": 0.1})
     result = train(data, traded, tmp_path / "traded", report=lambda _: None)
     point = result.operating_point
-    assert plain.operating_point is None and point is not None and any(point.shift.values())
+    assert point is not None and any(point.shift.values())
     described = json.loads((result.directory / "model_config.json").read_bytes())["operating_point"]
     assert described == point.model_dump(mode="json") and point.given_up == 0.1
-    for figures, path in ((point.before, plain.model_path), (point.after, result.model_path)):
-        right = _answers(path, validation) == validation.labels
-        recalls = [right[validation.labels == place].mean() for place in range(len(CLASSES))]
-        assert (figures.accuracy, figures.macro_recall) == pytest.approx((right.mean(), np.mean(recalls)))
-        assert list(figures.recall.values()) == pytest.approx(recalls)
-    answers = _answers(result.model_path, validation)
-    for place, name in enumerate(CLASSES):
-        mine = validation.labels[answers == place] == place
-        assert point.after.precision[name] == (pytest.approx(mine.mean()) if len(mine) else None)
+    network = _kept(result.model_path)
+    _expect_figures(point.after, network, validation)
+    shift = np.array(list(point.shift.values()))
+    kernel, bias = network.get_layer(HEAD).get_weights()
+    network.get_layer(HEAD).set_weights(
+        [kernel, bias - (shift[list(CLASS_OF_EMOTION)] if emotions else shift)]
+    )
+    _expect_figures(point.before, network, validation)
     assert point.after.macro_recall > point.before.macro_recall
     assert point.after.accuracy >= point.before.accuracy - 0.1
 
 
-def _answers(path, split) -> np.ndarray:
+def _kept(path):
     import keras
 
-    return keras.models.load_model(path).predict(split.images, verbose=0).argmax(1)
+    return keras.models.load_model(path)
+
+
+def _expect_figures(point: Point, network, validation: Split) -> None:
+    """The point says what the network does on these images, but for a tie that rounding may decide."""
+    answers = network.predict(validation.images, batch_size=256, verbose=0).argmax(1)
+    right = answers == validation.labels
+    assert point.accuracy == pytest.approx(right.mean(), abs=1.5 / len(right))
+    for place, name in enumerate(CLASSES):
+        mine, answered = validation.labels == place, answers == place
+        assert point.recall[name] == pytest.approx(right[mine].mean(), abs=1.5 / mine.sum())
+        if answered.sum() > 1:
+            assert point.precision[name] == pytest.approx(right[answered].mean(), abs=1.5 / answered.sum())
+    assert point.macro_recall == pytest.approx(np.mean(list(point.recall.values())))
