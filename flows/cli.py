@@ -1,4 +1,4 @@
-"""The command line: demo, run, config, sweep, up, notify, rollout, fleet, history; steps: `step_commands`.
+"""The command line: a demo, nights, services, rollouts, who may sign; steps one by one: `step_commands`.
 
 Exit status: 0 done (released, or nothing new), 1 an error, 2 wrong usage, 3 rejected by the gate,
 4 the rollout did not reach every device.
@@ -34,6 +34,7 @@ EXAMPLES = {
     "notify": "stress-vision notify - < address.txt",
     "rollout": "stress-vision rollout --store /data/store --inventory fleet.toml --release champion",
     "promote": "stress-vision promote --store /data/store --release 20261124-021500-0a1b2c3d",
+    "signers": "STRESS_VISION_SIGNING_KEY=old stress-vision signers old.pub new.pub --store /data/store",
     "fleet": "stress-vision fleet --store /data/store --json | jq .running_release",
     "history": "stress-vision history --store /data/store --last 7",
     "prepare": "stress-vision prepare --store /data/store --prepare.label_set ferplus_votes",
@@ -151,6 +152,10 @@ def _add_fleet(commands: Commands) -> None:
     promote = commands.add_parser("promote", help="make a release the champion by hand, an older one too")
     promote.add_argument("--release", required=True, help="version of a registered release")
     _add_store(promote).set_defaults(command=_promote)
+
+    signers = commands.add_parser("signers", help="replace the keys that may sign releases")
+    signers.add_argument("keys", type=Path, nargs="+", metavar="KEY.pub", help="all of them, a file each")
+    _add_store(signers).set_defaults(command=_signers)
 
     fleet = commands.add_parser("fleet", help="what each device runs, and how fast")
     fleet.add_argument("--json", action="store_true", help="one JSON object a device, for programs")
@@ -284,6 +289,15 @@ def _promote(given: argparse.Namespace) -> int:
     champion = promote(given.store, given.release)
     print(f"champion: {champion.version}, before: {champion.previous or 'none'}")
     print("next:     stress-vision rollout, which brings it to the devices")
+    return 0
+
+
+def _signers(given: argparse.Namespace) -> int:
+    from flows.signers import sign_list
+
+    listed = sign_list(given.store, given.keys)
+    print(f"list {listed.count}: {len(listed.signers)} keys may sign; the champion is signed anew")
+    print("next:     stress-vision rollout, with which devices take the list")
     return 0
 
 

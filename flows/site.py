@@ -20,9 +20,10 @@ from storage.opening import open_store
 from storage.registry import Registry
 from tasks.config import RetrainConfig
 from tasks.convert import check_counter
-from tasks.register import Release, check_signing_key
+from tasks.register import Release
 from tasks.rollout import RolloutConfig
 from tasks.rollout.release import check_fleet
+from tasks.signing import check_signing_key
 
 MIN_FREE_BYTES = 2_000_000_000
 """A night on FER-2013 leaves 0.2 GB of caches and some 0.1 GB of checkpoints and pictures."""

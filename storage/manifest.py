@@ -6,7 +6,7 @@ In: `manifest.json` of a release, as bytes or in its folder. Out: `Manifest`. Th
 
 import hashlib
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -98,6 +98,9 @@ class Manifest(BaseModel, frozen=True):
     sequence: int = Field(default=0, ge=0)
     """How many releases the store had before, and one: a device goes to a lower one only where ordered to."""
 
+    expires_at: datetime | None = None
+    """From then on no device takes it anew, unless an order gives it more time; what runs goes on running."""
+
     @model_validator(mode="after")
     def _names_its_files(self) -> Self:
         for name in (self.model, self.golden.file):
@@ -136,6 +139,11 @@ class Manifest(BaseModel, frozen=True):
     def content(self) -> bytes:
         """The bytes of manifest.json; equal manifests have equal ones."""
         return self.model_dump_json(by_alias=True, indent=1).encode()
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        """For how long it may be rolled out once it is made; None: for ever."""
+        return self.expires_at - self.created_at if self.expires_at else None
 
     def damaged(self, directory: Path) -> list[str]:
         """The files in a release's folder that are absent or aren't what the manifest says."""

@@ -2,7 +2,8 @@
 
     models/<version>/…          a release: its manifest is written last, so a release is whole or not there
     models/champion.json        the release that devices should run
-    models/<version>/rollback.json    an order that it may replace newer releases, and its signature beside it
+    models/<version>/rollback.json    an order: that it may replace newer releases, or be taken for longer;
+                                      its signature lies beside it
     fleet/<device>.json         what became of the device last time
     fleet/benchmarks/<device>/<version>/<time>.json
 
@@ -27,6 +28,9 @@ _CHAMPION = "models/champion.json"
 _ORDER, _ORDER_SIGNATURE = "rollback.json", "rollback.sig"
 _LAST_RELEASES = 30
 
+Sign = Callable[[bytes], bytes | None]
+"""Gives the signature of bytes, None where there is no key."""
+
 
 class Champion(BaseModel, frozen=True):
     """The release that devices converge to; fields of other versions of this code are passed over."""
@@ -40,11 +44,36 @@ class Champion(BaseModel, frozen=True):
 
 
 class RollbackOrder(BaseModel, frozen=True):
-    """That a release may replace newer ones, up to a count: void once a fleet has moved on."""
+    """That a release may replace newer ones, up to a count: void once a fleet has moved on.
+
+    One whose manifest has a time of expiry gets another, as long again from the order on.
+    """
 
     content: str
-    """JSON: {"release": version, "up_to": sequence}."""
+    """JSON: {"release": version, "up_to": sequence, "expires_at": time or null}."""
     signature: str | None = None
+
+    @property
+    def up_to(self) -> int:
+        return self._told.up_to
+
+    @property
+    def expires_at(self) -> datetime | None:
+        return self._told.expires_at
+
+    @property
+    def _told(self) -> "_Order":
+        """What it says; one that can't be read says nothing, to devices neither."""
+        try:
+            return _Order.model_validate_json(self.content)
+        except ValidationError:
+            return _Order()
+
+
+class _Order(BaseModel, frozen=True):
+    release: str = ""
+    up_to: int = 0
+    expires_at: datetime | None = None
 
 
 class Registry:
@@ -95,13 +124,15 @@ class Registry:
     def fetch(self, version: str, to_dir: Path) -> Path:
         """Bring a release to `to_dir/<version>`, checked by hash; one that lies there whole is kept."""
         (manifest, content), directory = self._manifest(version), to_dir / version
-        if _lies_whole(directory, manifest, content):
+        signature = self._read(f"models/{version}/{SIGNATURE}")
+        if _lies_whole(directory, manifest, content, signature):
             return directory
         with arriving_directory(directory) as arriving:
             for name in [*manifest.files, *UNHASHED]:
-                key = f"models/{version}/{name}"
-                if name != SIGNATURE or self._store.exists(key):
-                    self._store.download(key, arriving / name)
+                if name != SIGNATURE:
+                    self._store.download(f"models/{version}/{name}", arriving / name)
+                elif signature:
+                    (arriving / name).write_bytes(signature)
             if wrong := manifest.damaged(arriving):
                 raise StoreError(
                     f"{self.uri(version)}: {', '.join(wrong)} differ from the manifest; publish anew"
@@ -152,9 +183,27 @@ class Registry:
         last = self.versions()[-_LAST_RELEASES:]
         return 1 + max((self.manifest(version).sequence for version in last), default=0)
 
-    def order_rollback(self, version: str, sign: Callable[[bytes], bytes | None]) -> RollbackOrder:
+    def order_rollback(self, version: str, sign: Sign) -> RollbackOrder:
         """Let a release replace every one that there is now; `sign` gives None where there is no key."""
-        content = json.dumps({"release": _checked(version), "up_to": self.next_sequence() - 1}).encode()
+        return self._order(version, self.next_sequence() - 1, sign)
+
+    def renew(self, version: str, sign: Sign) -> RollbackOrder:
+        """Let a release be rolled out for as long again, from now on; what it may replace stays as it is."""
+        last = self.rollback_order(version)
+        return self._order(version, last.up_to if last else self.manifest(version).sequence, sign)
+
+    def is_signed(self, version: str) -> bool:
+        return self._store.exists(f"models/{_checked(version)}/{SIGNATURE}")
+
+    def sign_again(self, version: str, sign: Sign) -> None:
+        """Give a release the signature of today's key beside its manifest, which stays as it is."""
+        if signature := sign(self._manifest(version)[1]):
+            self._store.write(f"models/{version}/{SIGNATURE}", signature)
+
+    def _order(self, version: str, up_to: int, sign: Sign) -> RollbackOrder:
+        lifetime = self.manifest(version).lifetime
+        expires_at = datetime.now(UTC) + lifetime if lifetime else None
+        content = _Order(release=version, up_to=up_to, expires_at=expires_at).model_dump_json().encode()
         signature = sign(content)
         self._store.write(f"models/{version}/{_ORDER}", content)
         if signature:
@@ -230,9 +279,15 @@ class Registry:
         self._store.write(key, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
-def _lies_whole(directory: Path, manifest: Manifest, content: bytes) -> bool:
-    there = directory / MANIFEST
-    return there.is_file() and there.read_bytes() == content and not manifest.damaged(directory)
+def _lies_whole(directory: Path, manifest: Manifest, content: bytes, signature: bytes | None) -> bool:
+    """With the signature of today: a release is signed anew when signers change."""
+    expected = {MANIFEST: content, SIGNATURE: signature}
+    found = {name: _content(directory / name) for name in expected}
+    return found == expected and not manifest.damaged(directory)
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _checked(version: str) -> str:

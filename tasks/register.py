@@ -13,10 +13,8 @@ has to give the golden outputs bit for bit; another runtime uses other kernels, 
 """
 
 import hashlib
-import os
 import shutil
-import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -37,9 +35,8 @@ from tasks.convert import TfliteModel
 from tasks.golden import classes_on_top, draw_candidates, spread
 from tasks.litert import quantized_outputs
 from tasks.prepare import PreparedData
+from tasks.signing import sign
 
-SIGNING_KEY_VARIABLE = "STRESS_VISION_SIGNING_KEY"
-SIGNATURE_NAMESPACE, ROLLBACK_NAMESPACE = "stress-vision-release", "stress-vision-rollback"
 _MODEL, _GOLDEN = "model_int8.tflite", "golden.npz"
 _BATCHES = 4
 
@@ -104,9 +101,11 @@ def build_release(
         shutil.copyfile(model.path, part / _MODEL)
         inputs, outputs = golden_set(model, config.golden_images)
         np.savez(part / _GOLDEN, inputs=inputs, outputs=outputs)
+        created_at = datetime.strptime(notes.experiment_id, "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
         manifest = Manifest(
             version=directory.name,
-            created_at=datetime.strptime(notes.experiment_id, "%Y%m%d_%H%M%S").replace(tzinfo=UTC),
+            created_at=created_at,
+            expires_at=created_at + timedelta(config.valid_days) if config.valid_days else None,
             model=_MODEL,
             golden=_golden_facts(model, len(inputs), config),
             files={name: FileFacts.of(part / name) for name in (_GOLDEN, _MODEL)},
@@ -146,32 +145,6 @@ def golden_set(model: TfliteModel, count: int) -> tuple[NDArray[np.uint8], NDArr
         outputs = np.concatenate([outputs, quantized_outputs(model.path, more)])
     chosen = spread(outputs, faces, count)
     return inputs[chosen], outputs[chosen]
-
-
-def check_signing_key() -> None:
-    """See that releases can be signed where a key is named, before a long training.
-
-    Raises InputError where the key can't sign.
-    """
-    sign(b"a trial")
-
-
-def sign(content: bytes, namespace: str = SIGNATURE_NAMESPACE) -> bytes | None:
-    """The signature where a key is named in the environment; the key itself never passes through here."""
-    key = os.environ.get(SIGNING_KEY_VARIABLE)
-    if not key:
-        return None
-    command = ["ssh-keygen", "-Y", "sign", "-f", key, "-n", namespace]
-    try:
-        done = subprocess.run(command, input=content, capture_output=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        said: bytes = getattr(error, "stderr", None) or type(error).__name__.encode()
-        raise InputError(
-            f"can't sign with the key that {SIGNING_KEY_VARIABLE} names: "
-            f"{said.decode(errors='replace').strip()}; expected the path of an "
-            "OpenSSH private key without a passphrase, and ssh-keygen 8.1 or newer"
-        ) from None
-    return done.stdout
 
 
 def _golden_facts(model: TfliteModel, images: int, config: RegisterConfig) -> GoldenFacts:
@@ -234,11 +207,6 @@ def register_release(
     )
     get_run_logger().info("registered %s", release.uri)
     return release
-
-
-def order_rollback(registry: Registry, version: str) -> None:
-    """Let a release replace every newer one on devices, signed where a key is named."""
-    registry.order_rollback(version, lambda content: sign(content, ROLLBACK_NAMESPACE))
 
 
 @task(name="fetch-release", task_run_name="fetch-release")

@@ -11,7 +11,8 @@ fault; `faulty` and `error`, this device is; `busy`, somebody else has it.
     ROOT/current               link to the release in use; this is what the application opens
     ROOT/incoming/<version>/   uploads; may be half there, nothing reads them but `stage`
     ROOT/state.json            the release before this one, and a switch that nobody has confirmed yet
-    ROOT/allowed_signers       optional, put there by a person: then unsigned releases are refused
+    ROOT/allowed_signers       optional, put there by a person: then unsigned releases are refused;
+                               replaced by lists that a key on it has signed
 
 `switch` leaves a note with a deadline, starts a watchdog, and only then moves the link. Unless
 `confirm` takes the note away in time, the watchdog moves the link back, and ends whoever holds the lock for
@@ -44,7 +45,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Generator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +71,13 @@ FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DISK_RESERVE_BYTES = 16 * 1024 * 1024
 """Left free whatever is uploaded: logs and the application go on while a release arrives."""
 RELEASE, ROLLBACK = "stress-vision-release", "stress-vision-rollback"
+LIST, PROGRAM = "stress-vision-signers", "stress-vision-program"
 """Namespaces of signatures: one made for the other purpose doesn't hold."""
 ORDER = "rollback.json"
 PROVEN = ".proven"
 """In a release's folder once it was confirmed: what a device may go back to if its state is lost."""
 SIGNER = "stress-vision"
+PUBLIC_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]+=*")
 RUNTIMES = (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime"))
 OTHER_KERNELS_SHARE = 0.25
 """Golden images that may differ by more than the manifest's tolerance under another runtime. In 1,800 golden
@@ -388,13 +391,64 @@ def check_signature(root: Path, directory: Path, name: str = "manifest", purpose
         raise Faulty(f"{signers} can't be read: it leads nowhere")
     if not signature.exists():
         raise Refused(f"{name} of {directory.name} has no signature, and this device takes signed ones only")
+    said = why_unsigned(signers, directory / f"{name}.json", signature, purpose)
+    if said:
+        raise Refused(f"the signature of {directory.name} ({name}) doesn't hold: {said}")
+
+
+def why_unsigned(signers: Path, content: Path, signature: Path, purpose: str) -> str:
+    """Why no key on the list has signed a file for this purpose; empty where one has."""
     command = ["ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", SIGNER]
     command += ["-n", purpose, "-s", str(signature)]
-    with (directory / f"{name}.json").open("rb") as content:
-        done = subprocess.run(command, stdin=content, capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip()
-        raise Refused(f"the signature of {directory.name} ({name}) doesn't hold: {said}")
+    with content.open("rb") as file:
+        done = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=30, check=False)
+    return (done.stdout + done.stderr).strip() or "it can't be checked" if done.returncode else ""
+
+
+def signers_count(root: Path) -> int:
+    """The number of the signed list that this device holds; 0 where a person put it there."""
+    with contextlib.suppress(OSError, ValueError):
+        found = re.match(r"# list (\d+)\n", (root / "allowed_signers").read_text())
+        return int(found[1]) if found else 0
+    return 0
+
+
+def take_signers(root: Path, args: Namespace) -> Facts:
+    """Replace the list of signers by a newer one, signed with a key that is on both.
+
+    On the one before, because only those may say who comes after them; on the new one, because a list of keys
+    that nobody has would lock everybody out.
+    """
+    if not takes_signed_only(root):
+        raise Refused("this device takes unsigned releases: it has no signers that could be replaced")
+    count, text = parsed_signers(args.listed)
+    if count <= signers_count(root):
+        raise Refused(f"list {count} of signers is not newer than list {signers_count(root)}, held here")
+    arriving = root / "incoming" / "signers"
+    arriving.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, content in (("list.json", args.listed), ("list.sig", args.signature), ("new", text)):
+            (arriving / name).write_text(content or "")
+        for signers, which in ((root / "allowed_signers", "held here"), (arriving / "new", "itself")):
+            said = why_unsigned(signers, arriving / "list.json", arriving / "list.sig", LIST)
+            if said:
+                raise Refused(f"list {count} is not signed with a key on the list {which}: {said}")
+    finally:
+        shutil.rmtree(arriving, ignore_errors=True)
+    write_atomically(root / "allowed_signers", text)
+    return {"signers": count}
+
+
+def parsed_signers(listed: str) -> tuple[int, str]:
+    """(number, text of allowed_signers) of a list of public keys."""
+    try:
+        facts = json.loads(listed)
+        count, keys = int(facts["count"]), [str(key) for key in facts["signers"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(f"the list of signers can't be read: {error!r}") from None
+    if not keys or not all(PUBLIC_KEY.fullmatch(key) for key in keys):
+        raise Refused(f"list {count} of signers has a line that is no ed25519 key")
+    return count, f"# list {count}\n" + "".join(f"{SIGNER} {key}\n" for key in keys)
 
 
 def refuse_older(root: Path, directory: Path, manifest: Facts) -> None:
@@ -405,17 +459,52 @@ def refuse_older(root: Path, directory: Path, manifest: Facts) -> None:
     version, proven = manifest["version"], int(read_state(root)["sequence"])
     if sequence_of(manifest) >= proven or current_version(root) == version:
         return
-    try:
-        order = json.loads((directory / ORDER).read_text())
-        holds = order["release"] == version and int(order["up_to"]) >= proven
-    except (OSError, ValueError, KeyError, TypeError):
-        holds = False
-    if not holds:
+    if not ordered(root, directory, version)["up_to"] >= proven:
         raise Refused(
             f"{version} is number {sequence_of(manifest)}, and this device has proven number {proven}: "
             f"going back needs an order (`stress-vision promote --release {version}`)"
         )
+
+
+def ordered(root: Path, directory: Path, version: str) -> Facts:
+    """What an order says of a release: up to which count it replaces others, and until when it is taken."""
+    try:
+        order = json.loads((directory / ORDER).read_text())
+        told = {"up_to": int(order["up_to"]), "expires": moment(order.get("expires_at"))}
+        if order["release"] != version:
+            raise ValueError(order["release"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {"up_to": -1, "expires": None}
     check_signature(root, directory, "rollback", ROLLBACK)
+    return told
+
+
+def moment(text: str | None) -> float | None:
+    """Seconds since 1970 of an ISO 8601 time; Python 3.9 and 3.10 don't read its Z."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else None
+
+
+def refuse_expired(root: Path, directory: Path, manifest: Facts) -> None:
+    """Don't take what its signer said to take no more, unless an order gives it more time.
+
+    Only what is new here is asked for its time, never what runs: this clock may be wrong. A Pi has none that
+    runs without power, and wakes in the past: from before the release was made it says nothing, and the
+    release is taken. The caller has looked at its own clock before, so here it's a matter of this device.
+    """
+    version = manifest["version"]
+    made = datetime.strptime(version[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
+    end, now = moment(manifest.get("expires_at")), time.time()
+    if end is None or not made <= now > end or current_version(root) == version:
+        return
+    if now > (ordered(root, directory, version)["expires"] or end):
+        raise Faulty(
+            f"{version} expired on {day(end)}, by the clock of this device, where it is {day(now)}: set the "
+            f"clock, or give the release more time (`stress-vision promote --release {version}`)"
+        )
+
+
+def day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
 def damaged(directory: Path, manifest: Facts, names: Sequence[str]) -> list[str]:
@@ -451,6 +540,7 @@ def need(root: Path, args: Namespace) -> Facts:
     manifest, names = read_manifest(incoming)
     check_signature(root, incoming)
     refuse_older(root, incoming, manifest)
+    refuse_expired(root, incoming, manifest)
     present = set(names) - set(damaged(root / "releases" / args.version, manifest, names))
     missing = [name for name in damaged(incoming, manifest, names) if name not in present]
     wanted = sum(manifest["files"][name]["bytes"] for name in missing) + DISK_RESERVE_BYTES
@@ -491,6 +581,7 @@ def stage(root: Path, args: Namespace) -> Facts:
     manifest, names = read_manifest(incoming)
     check_signature(root, incoming)
     refuse_older(root, incoming, manifest)
+    refuse_expired(root, incoming, manifest)
     if release.exists() and not release.is_dir():
         remove(release)
     rotten = damaged(release, manifest, names) if release.exists() else names
@@ -535,6 +626,7 @@ def switch(root: Path, args: Namespace) -> Facts:
         raise Faulty(f"release {args.version} has not been staged on this device")
     manifest, names = read_manifest(release)
     refuse_older(root, release, manifest)
+    refuse_expired(root, release, manifest)
     if damaged(release, manifest, names):
         raise Faulty(f"release {args.version} has rotted on this device: stage it again")
     here = current_version(root)
@@ -728,6 +820,8 @@ def inspect(root: Path, args: Namespace) -> Facts:
         "sequence": state["sequence"],
         "disk_free_bytes": shutil.disk_usage(root if root.exists() else "/").free,
         "signed_only": takes_signed_only(root),
+        "signers": signers_count(root),
+        "clock": time.time(),
         "health": health(),
         "machine": machine(),
     }
@@ -1136,9 +1230,9 @@ COMMANDS: dict[str, Callable[[Path, Namespace], Facts]] = {
     "revert": revert,
 }  # fmt: skip
 """`inspect` returns from an expired switch before it looks, so `settle`, for a timer, is but another name."""
-REQUESTS = {"offer": take_manifest, "put": None, **COMMANDS}
+REQUESTS = {"offer": take_manifest, "put": None, "signers": take_signers, **COMMANDS}
 """What `serve` answers: files arrive through it, too."""
-CHANGING = ("offer", "put", "need", "stage", "switch", "confirm", "revert")
+CHANGING = ("offer", "put", "signers", "need", "stage", "switch", "confirm", "revert")
 """Commands that hold the lock; whatever runs a model doesn't."""
 RUN_A_MODEL = ("check", "benchmark", "prove", "time")
 DEFAULTS: Facts = {

@@ -17,3 +17,10 @@ class RegisterConfig(BaseModel, frozen=True, extra="forbid", title="Register"):
         description="Difference that another runtime may show in three of four golden images, in steps of "
         "1/256 of a probability.",
     )
+    valid_days: int = Field(
+        default=0,
+        ge=0,
+        le=3650,
+        description="Devices take a release no more once it is older than this; each rollout of the champion "
+        "gives it as much time again. 0: it never expires.",
+    )

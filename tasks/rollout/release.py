@@ -11,13 +11,15 @@ from deployments.ssh import private_key
 from storage.errors import FleetError
 from storage.opening import open_store
 from storage.registry import Registry
+from storage.signers import Signers
 from tasks.config.rollout import RolloutConfig
-from tasks.register import Release, order_rollback
+from tasks.register import Release
 from tasks.rollout.ledger import Ledger
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
 from tasks.rollout.per_device import bring_with, serve_with, take_back_with
 from tasks.rollout.visit import read_payload
 from tasks.rollout.waves import in_waves
+from tasks.signing import current_order, order_rollback
 
 
 def check_fleet(config: RolloutConfig) -> Fleet | None:
@@ -58,16 +60,18 @@ def roll_out_release(store_uri: str, release: Release, config: RolloutConfig) ->
     """Roll a registered release out to the inventory's devices, each visit a task of the running flow.
 
     The ledger has what became of a device as soon as it is known. Raises StoreError where the store
-    couldn't be written, FleetError without an inventory.
+    couldn't be written, FleetError without an inventory, InputError where the release has expired.
     """
-    log, registry = get_run_logger(), Registry(open_store(store_uri))
+    log, store = get_run_logger(), open_store(store_uri)
+    registry = Registry(store)
     fleet = check_fleet(config)
     if fleet is None:
         raise FleetError(
             "no fleet to roll out to: name its inventory in rollout.inventory or STRESS_VISION_INVENTORY"
         )
     directory = registry.fetch(release.version, release.directory.parent)
-    payload = read_payload(directory, config, registry.rollback_order(release.version))
+    order, signers = current_order(registry, release.version), Signers(store).lists()
+    payload = read_payload(directory, config, order, signers)
     ledger = Ledger(registry, release.version, str(flow_run.get_id() or ""))
     listener = _Listener(ledger)
     outcome = in_waves(

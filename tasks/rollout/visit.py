@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from deployments.fleet import Device
 from deployments.program import Answer, DeviceProgram, ProgramEnded
@@ -25,11 +25,13 @@ from deployments.ssh import connect
 from storage.errors import DeviceError, InputError
 from storage.manifest import MANIFEST, SIGNATURE, Manifest, Version
 from storage.registry import RollbackOrder
+from storage.signers import SignerList
 from tasks.benchmark import Health, LatencyFigures, Machine, Plain, measure, plain
 from tasks.config.rollout import RolloutConfig
 from tasks.rollout.outcome import DeviceOutcome, OutcomeKind
 
 _RECONNECTS, _PAUSE_S = 3, 1.0
+_DAY_S = 86_400.0
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -43,6 +45,8 @@ class Payload:
     signature: str | None
     max_latency_ms: float
     order: RollbackOrder | None = None
+    signers: tuple[SignerList, ...] = ()
+    """Those who may sign, list after list: a device follows the ones that it hasn't had."""
 
     @property
     def manifest_sha256(self) -> str:
@@ -71,6 +75,8 @@ class Seen(BaseModel, frozen=True):
     last_return: LastReturn | None = None
     repaired: Plain | None = None
     signed_only: bool = False
+    signers: int = 0
+    clock: FiniteFloat | None = None
     sequence: int = 0
     health: Health = Health()
     machine: Machine | None = None
@@ -100,7 +106,12 @@ class _Stop(Exception):
         """Trying again would cost much and change nothing."""
 
 
-def read_payload(release_dir: Path, config: RolloutConfig, order: RollbackOrder | None = None) -> Payload:
+def read_payload(
+    release_dir: Path,
+    config: RolloutConfig,
+    order: RollbackOrder | None = None,
+    signers: tuple[SignerList, ...] = (),
+) -> Payload:
     """Read a release's manifest and check the files against it.
 
     Raises InputError where they differ, StoreError where there is no manifest or that of another release.
@@ -118,6 +129,7 @@ def read_payload(release_dir: Path, config: RolloutConfig, order: RollbackOrder 
         signature=signature.read_text() if signature.exists() else None,
         max_latency_ms=config.max_latency_ms or manifest.max_latency_ms,
         order=order,
+        signers=signers,
     )
 
 
@@ -264,6 +276,7 @@ class _Visit:
         seen = self._known
         self._before = seen.current
         self._refuse_unfit(seen)
+        self._bring_signers(program)
         if seen.current == self._payload.version:
             self._keep(program)
             return "ran this release already"
@@ -279,6 +292,19 @@ class _Visit:
                         f"{self._device.root}/allowed_signers back")  # fmt: skip
         if obstacle := seen.health.unfit(self._config.benchmark):
             raise _Stop("inconclusive", obstacle)
+
+    def _bring_signers(self, program: DeviceProgram) -> None:
+        """Have a device that takes signed releases follow to the last list of those who sign them."""
+        held, said = self._known.signers, ""
+        newer = [listed for listed in self._payload.signers if listed.count > held]
+        if not self._known.signed_only or not newer:
+            return
+        for listed in newer:  # one that a device can't follow may be followed by one that it can
+            answer = self._ask(program, "signers", listed=listed.text, signature=listed.signature)
+            held, said = (listed.count, "") if answer["ok"] else (held, plain(str(answer["error"])))
+        if held < newer[-1].count:
+            raise _Stop("faulty", f"doesn't follow to list {newer[-1].count} of signers: {said}; put the keys "
+                        f"of today into {self._device.root}/allowed_signers by hand")  # fmt: skip
 
     def _keep(self, program: DeviceProgram) -> None:
         """Prove what runs already, mended first where its files or its manifest have changed."""
@@ -475,9 +501,19 @@ class _Visit:
         kind, said = str(answer["kind"]), plain(str(answer["error"]))
         raise _Stop(kinds.get(kind, "faulty"), said, final=kind == "hung")
 
+    @property
+    def _clock_words(self) -> str:
+        """A device whose clock is wrong takes what has expired, or refuses what hasn't."""
+        if self._seen is None or self._seen.clock is None or self._seen_at is None:
+            return ""
+        off_days = (self._seen.clock - self._seen_at.timestamp()) / _DAY_S
+        where = "ahead of ours" if off_days > 0 else "behind ours"
+        return f"; its clock is {abs(off_days):.0f} days {where}" if abs(off_days) > 1 else ""
+
     def _outcome(self, kind: OutcomeKind, reason: str) -> DeviceOutcome:
         seen = self._seen
         repaired = f"; {seen.repaired}" if seen and seen.repaired else ""
+        repaired += self._clock_words
         return DeviceOutcome(
             device=self._device.name, outcome=kind, reason=reason + repaired, previous_release=self._before,
             running_release=seen.current if seen else None, seen_at=self._seen_at, benchmark=self._figures,

@@ -16,11 +16,11 @@ from tasks.register import (
     RegisterConfig,
     Release,
     build_release,
-    check_signing_key,
     fetch_release,
     register,
 )
 from tasks.rollout import RolloutConfig
+from tasks.signing import check_signing_key
 from tests.releases import describe, make_champion, new_store, notes
 from tests.rollouts import roll_out
 from tests.ssh_devices import fleet_of, new_key
