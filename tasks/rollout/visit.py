@@ -303,8 +303,8 @@ class _Visit:
             answer = self._ask(program, "signers", listed=listed.text, signature=listed.signature)
             held, said = (listed.count, "") if answer["ok"] else (held, plain(str(answer["error"])))
         if held < newer[-1].count:
-            raise _Stop("faulty", f"doesn't follow to list {newer[-1].count} of signers: {said}; put the keys "
-                        f"of today into {self._device.root}/allowed_signers by hand")  # fmt: skip
+            raise _Stop("faulty", f"doesn't follow to list {newer[-1].count} of signers: {said}; put the "
+                        f"keys of today into {self._device.root}/allowed_signers by hand")  # fmt: skip
 
     def _keep(self, program: DeviceProgram) -> None:
         """Prove what runs already, mended first where its files or its manifest have changed."""
