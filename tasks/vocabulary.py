@@ -1,9 +1,10 @@
 """Labels: what a source's folders or lists call its images, and what that is to us.
 
-In: the words or numbers of a source, in any case. Out: a vocabulary, from each of them in lower case to a
-name of `tasks.classes.TO_CLASS`, or to "" for images that are to be left out.
+In: the words or numbers of a source, in any case. Out: a vocabulary, from each of them as `as_label` writes
+it to a name of `tasks.classes.TO_CLASS`, or to "" for images that are to be left out.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -32,13 +33,18 @@ _NUMBERS: Mapping[Numbers, Mapping[str, str]] = {
 }  # fmt: skip
 
 
+def as_label(text: str) -> str:
+    """As labels are compared: lower case, no blanks around, accents in one piece (a Mac has two)."""
+    return unicodedata.normalize("NFC", text).strip().lower()
+
+
 def vocabulary(numbers: Numbers, mapping: Mapping[str, str]) -> dict[str, str]:
     """Our names as they are, the numbers of a set, and over both what a configuration maps.
 
     ValueError for a mapping to a name that isn't there.
     """
     ours = {name: name for name in TO_CLASS} | dict(_NUMBERS[numbers])
-    asked = {label.strip().lower(): name.strip().lower() for label, name in mapping.items()}
+    asked = {as_label(label): as_label(name) for label, name in mapping.items()}
     if unknown := sorted({name for name in asked.values() if name and name not in TO_CLASS}):
         raise ValueError(
             f"mapping: there is no class {', '.join(map(repr, unknown))}; expected one of "
@@ -47,8 +53,11 @@ def vocabulary(numbers: Numbers, mapping: Mapping[str, str]) -> dict[str, str]:
     return ours | asked
 
 
-def check_labels(where: str, labels: Iterable[str], known: Mapping[str, str]) -> None:
-    """InputError for unknown labels, all listed with how to map them, and for names mixed with numbers."""
+def check_labels(where: str, labels: Iterable[str], known: Mapping[str, str], *, instead: str = "") -> None:
+    """InputError for unknown labels, all listed with how to map them, and for names mixed with numbers.
+
+    `instead` is what else there is to do about unknown ones.
+    """
     counts = Counter(labels)
     if unknown := {label: count for label, count in counts.items() if label not in known}:
         shown = ", ".join(f"{label!r} (images: {count})" for label, count in sorted(unknown.items())[:20])
@@ -58,8 +67,9 @@ def check_labels(where: str, labels: Iterable[str], known: Mapping[str, str]) ->
             * first.isdigit()
         )
         raise InputError(
-            f"{where}: no class is known for {shown}; {meant}map each to a class in the source's mapping, as "
-            f'"{first}" = "stress", or to "" to leave its images out. Known are {", ".join(TO_CLASS)}'
+            f"{where}: no class is known for {shown}; {instead}{meant}map each to a class in the source's "
+            f'mapping, as "{first}" = "stress", or to "" to leave its images out. Known are '
+            f"{', '.join(TO_CLASS)}"
         )
     numbers = sorted(label for label in counts if label.isdigit())
     if numbers and len(numbers) < len(counts):

@@ -36,7 +36,15 @@ from tasks.ingest.manifest import (
     files_of,
     fingerprint,
 )
-from tasks.ingest.sources import LAYOUTS, Layout, class_folder, find_layout, is_tar, is_votes
+from tasks.ingest.sources import (
+    LAYOUTS,
+    Layout,
+    class_folder,
+    find_layout,
+    is_tar,
+    is_votes,
+    unread_photos,
+)
 
 __all__ = [
     "IngestConfig",
@@ -113,13 +121,24 @@ def _plan(
     listed = [info._replace(key=info.key[start:]) for info in store.list(source.prefix)]
     layout = find_layout(source, place.uri, (info.key for info in listed))
     if layout is None:
-        if source.required:
-            raise InputError(f"{place.uri}: no data of source {source.name!r}; {LAYOUTS}")
+        keys = [info.key for info in listed]
+        if source.required or unread_photos(keys):
+            raise InputError(f"{place.uri}: no data of source {source.name!r}; {LAYOUTS}; got {_found(keys)}")
         return None
     wanted = [info for info in listed if info.key in layout.keys]
     if layout.format != "fer2013_csv":
         _check_images(place.uri, wanted, config.max_image_bytes)
     return _Plan(source, place, layout, wanted)
+
+
+def _found(keys: list[str]) -> str:
+    """What lies where data was expected, and what to do about it."""
+    if not keys:
+        return "no file"
+    told = f"{', '.join(map(repr, keys[:3]))}{' and others' if len(keys) > 3 else ''}"
+    if unread_photos(keys):
+        return f"{told}: save photos as JPEG or PNG"
+    return f"{told}: lay the data itself, unpacked, at the top of this folder"
 
 
 def _check_images(uri: str, wanted: list[ObjectInfo], max_bytes: int) -> None:
@@ -173,6 +192,7 @@ def _summarise(plan: _Plan, objects: list[SourceObject], fetched: int) -> Source
         reused=len(objects) - fetched,
         ignored=tuple(key.encode(errors="backslashreplace").decode() for key in layout.ignored[:_SHOWN]),
         ignored_count=len(layout.ignored),
+        unread_photos=unread_photos(layout.ignored),
     )
 
 
@@ -200,6 +220,8 @@ def ingest_sources(store_uri: str, config: IngestConfig, work_dir: Path) -> Inge
         )  # fmt: skip
         if source.left_out:
             log.info("%s: %d images of classes that are left out", source.name, source.left_out)
+        if source.unread_photos:
+            log.warning("%s: %s", source.name, source.unread_note)
         if source.ignored_count:
             log.warning("%s: %d files are no data: %s", source.name, source.ignored_count, source.ignored)
     return ingested

@@ -56,6 +56,15 @@ class SourceManifest(BaseModel, frozen=True, extra="forbid"):
         default=(), description="Keys beside the data that are none, at most the first 20"
     )
     ignored_count: int = Field(default=0, description="How many such keys there are")
+    unread_photos: dict[str, int] = Field(
+        default={}, description="Photos among them in formats that aren't read, by suffix"
+    )
+
+    @property
+    def unread_note(self) -> str:
+        """What a person should know of the photos in formats that aren't read."""
+        told = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.unread_photos.items()))
+        return f"photos that are not read ({told}): save them as JPEG or PNG"
 
     def files(self) -> list[SourceFile]:
         """All files, sorted by key. StoreError where the manifest is gone or another run replaced it."""

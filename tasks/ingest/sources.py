@@ -1,14 +1,16 @@
 """Sources: which objects under a prefix are data, and in which of the known layouts they lie."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 from storage.errors import InputError
 from storage.objects import check_key
 from tasks.classes import TO_CLASS
 from tasks.config.ingest import Source
-from tasks.vocabulary import LEFT_OUT, check_labels
+from tasks.vocabulary import LEFT_OUT, as_label, check_labels
 
 Format = Literal["fer2013_csv", "class_folders", "image_lists"]
 
@@ -19,9 +21,12 @@ LAYOUTS = (
 
 _PACKING = r"(\.(gz|xz|zip))?"
 _DATA_CSV = re.compile(rf"(fer2013|icml_face_data)\.csv{_PACKING}", re.IGNORECASE)
-_VOTES_CSV = re.compile(r"fer2013new\.csv")
+_VOTES_CSV = re.compile(r"fer2013new\.csv", re.IGNORECASE)
 _IMAGE = (".jpg", ".jpeg", ".png")
-SPLIT_FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
+_UNREAD_PHOTO = (".heic", ".heif", ".webp", ".avif", ".jfif", ".bmp", ".gif", ".tif", ".tiff")
+SPLIT_FOLDERS = {
+    "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2,
+}  # fmt: skip
 """Folders above the classes', and which official split they are."""
 
 
@@ -60,12 +65,17 @@ def find_layout(source: Source, where: str, keys: Iterable[str]) -> Layout | Non
     images = {key: class_folder(key) for key in data if kinds[key] == "image"}
     check_classes(where, images, known)
     out = {key for key, folder in images.items() if folder is not None and known[folder] == LEFT_OUT}
+    if images and out >= data - {key for key in data if kinds[key] in ("groups", "votes")}:
+        raise InputError(
+            f"{where}: all {len(out)} images are of classes that source {source.name!r} leaves out; "
+            'expected some to keep: map a folder to a class instead of ""'
+        )
     return Layout(chosen, data - out, ignored, len(out))
 
 
 def class_folder(key: str) -> str | None:
-    """The folder that names an image's class, in lower case; None where it lies in none."""
-    folders = [part.lower() for part in key.split("/")[:-1]]
+    """The folder that names an image's class, as labels are compared; None where it lies in none."""
+    folders = [as_label(part) for part in key.split("/")[:-1]]
     if folders and folders[0] in SPLIT_FOLDERS:
         folders = folders[1:]
     return folders[0] if folders else None
@@ -78,7 +88,27 @@ def check_classes(where: str, folders: Mapping[str, str | None], known: Mapping[
             f"{where}: {len(outside)} images lie in no class folder, e.g. {min(outside)!r}; move or remove "
             f"them, or name the files that list their classes (lists); {LAYOUTS}"
         )
-    check_labels(where, (folder for folder in folders.values() if folder is not None), known)
+    unknown = (key for key, folder in folders.items() if folder not in known)
+    labels = (folder for folder in folders.values() if folder is not None)
+    check_labels(where, labels, known, instead=_instead(unknown, known))
+
+
+def _instead(keys: Iterable[str], known: Mapping[str, str]) -> str:
+    """What else there is to do about images in unknown folders: go down to known ones, or name a list."""
+    listed = "name the files that list their classes (lists), or "
+    for key in keys:
+        parts = key.split("/")
+        for depth in range(1, len(parts) - 1):
+            if class_folder("/".join(parts[depth:])) in known:
+                above = "/".join(parts[:depth])
+                return f"end the source's prefix with {above!r}, below which there are known ones, {listed}"
+    return listed
+
+
+def unread_photos(keys: Iterable[str]) -> dict[str, int]:
+    """How many photos are in formats that aren't read, by suffix."""
+    suffixes = (PurePosixPath(key).suffix.lower() for key in keys)
+    return dict(Counter(suffix for suffix in suffixes if suffix in _UNREAD_PHOTO))
 
 
 def is_tar(key: str) -> bool:

@@ -89,7 +89,7 @@ def _judge_faults(name: str, blocks: list[Block], max_bad_share: float) -> dict:
         first = "; ".join(f"{where}: {why}" for where, why in faults[:3])
         raise InputError(
             f"{name}: {len(faults)} of {total} images can't be read, more than max_bad_share = "
-            f"{max_bad_share:g} allows; the first: {first}"
+            f"{max_bad_share:g} allows; mend or remove them, or raise it; the first: {first}"
         )
     listed = [{"where": where, "why": why} for where, why in faults[:_LISTED]]
     return {"count": len(faults), "of": total, "share": len(faults) / max(total, 1), "listed": listed}

@@ -113,7 +113,10 @@ def _columns(header: bytes, name: str) -> tuple[int, int, int]:
     names = [column.strip().strip('"') for column in header.decode("utf-8-sig", "replace").split(",")]
     missing = [column for column in COLUMNS if column not in names]
     if missing:
-        raise InputError(f"{name}: header: expected the columns {','.join(COLUMNS)}, got {str(names)[:200]}")
+        raise InputError(
+            f"{name}: header: expected the columns {','.join(COLUMNS)}, got {str(names)[:200]}; "
+            "take the file as Kaggle has it, with commas"
+        )
     emotion, pixels, usage = (names.index(column) for column in COLUMNS)
     return emotion, pixels, usage
 

@@ -55,7 +55,10 @@ def read_ferplus(path: Path, name: str) -> Table:
     except csv.Error as error:
         raise InputError(f"{name}: row {reader.line_num}: expected CSV, but {error}") from None
     if missing:
-        raise InputError(f"{name}: header: expected the columns {list(_COLUMNS)}, {missing} missing")
+        raise InputError(
+            f"{name}: header: expected the columns {', '.join(_COLUMNS)}, got {lines[0][:100]!r}; take the "
+            "file from FER+'s repository"
+        )
     return _merge(_numbers(cells, name))
 
 

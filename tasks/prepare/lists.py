@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from storage.errors import InputError
 from tasks.ingest import SourceFile, SourceManifest, blob_path
 from tasks.ingest.sources import is_image
-from tasks.vocabulary import check_labels
+from tasks.vocabulary import as_label, check_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +48,9 @@ def read_lists(source: SourceManifest, files: dict[str, SourceFile], blobs: Path
     for key in source.lists:
         where = f"{source.name}: {key}"
         rows = read_list(blob_path(blobs, files[key].sha256), where)
+        unsaid = rows["label"] == ""
+        faults += [(where, f"{file!r} is listed without a label") for file in rows["file"][unsaid]]
+        rows = rows[~unsaid]
         check_labels(where, rows["label"], source.vocabulary)
         for file, label in zip(rows["file"], rows["label"], strict=True):
             image = places.of(file, str(PurePosixPath(key).parent))
@@ -63,7 +66,7 @@ def read_lists(source: SourceManifest, files: dict[str, SourceFile], blobs: Path
 
 
 def read_list(path: Path, where: str) -> "pd.DataFrame":
-    """The columns `file` and `label` of a list, text, labels in lower case. InputError where it is none."""
+    """The columns `file` and `label` of a list, text, as by `as_label`. InputError where it is none."""
     import pandas as pd
 
     how = {"header": None, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
@@ -78,7 +81,7 @@ def read_list(path: Path, where: str) -> "pd.DataFrame":
             f"{where}: can't be read as a list of images ({error}); expected CSV, TSV or words, in UTF-8"
         ) from None
     rows.columns = ["file", "label"]
-    rows["label"] = rows["label"].str.strip().str.lower().str.removesuffix(".0")
+    rows["label"] = rows["label"].map(as_label).str.removesuffix(".0")
     return rows
 
 

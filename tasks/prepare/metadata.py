@@ -6,6 +6,7 @@ from tasks.classes import CLASSES
 from tasks.config.prepare import CODE_VERSION, SPLITS, PrepareConfig
 from tasks.prepare.augment import drawn_of
 from tasks.prepare.collection import Collection
+from tasks.prepare.fer2013 import SIDE_PX
 from tasks.prepare.labels import REASONS
 from tasks.prepare.splits import LEAKED
 from tasks.prepare.writing import Arrangement
@@ -40,7 +41,7 @@ def describe(images: Collection, arrangement: Arrangement, config: PrepareConfig
         "notes": [note for name, origin in images.origins.items() for note in origin.notes(name, config)],
         "dropped": _dropped(arrangement),
         "conflicting_labels": _conflicts(arrangement),
-        "warnings": [*_own_labels(config), *_warnings(images, labels, splits, counts)],
+        "warnings": [*_own_labels(images, config), *_warnings(images, labels, splits, counts)],
         "config": config.model_dump(mode="json"),
     }
 
@@ -76,8 +77,9 @@ def _conflicts(arrangement: Arrangement) -> dict[str, int]:
     return {"distinct_images": int(mine.sum()), "unsettled": int((mine & (labels.reasons[first] > 0)).sum())}
 
 
-def _own_labels(config: PrepareConfig) -> list[str]:
-    if config.label_set != "fer2013":
+def _own_labels(images: Collection, config: PrepareConfig) -> list[str]:
+    """About FER-2013's labels; its images are known by their size."""
+    if config.label_set != "fer2013" or all(one.side_px != SIDE_PX for one in images.origins.values()):
         return []
     return [
         "labels are the sources' own: on FER-2013's, networks are right for 65 to 76 % of all images, so "

@@ -29,10 +29,12 @@ class Origin(BaseModel, frozen=True, extra="forbid"):
     left_out: int = Field(description="Images whose class the source's mapping leaves out")
     side_px: int = Field(description="Median of the shorter sides as they came, pixels; 0: no image")
     larger: int = Field(description="Images larger than the canvas, which loses detail of them")
+    larger_px: int = Field(description="Median of the shorter sides of these, pixels; 0: none")
+    unread: str = Field(description="What there is to say of photos in formats that aren't read")
 
     def notes(self, name: str, config: PrepareConfig) -> list[str]:
         """What a person should know of the source."""
-        found = []
+        found = [f"{name}: {self.unread}"] if self.unread else []
         if self.recognised is not None:
             found.append(
                 f"{name}: {self.recognised:,} of {self.images:,} images "
@@ -48,8 +50,9 @@ class Origin(BaseModel, frozen=True, extra="forbid"):
         if self.larger:
             px, colour = config.image_px, "grey" if config.channels == 1 else "colour"
             found.append(
-                f"{name}: {self.larger:,} photos, of {self.side_px} px in the median, stand in the data set "
-                f"as {px} x {px} px, {colour}" + ("; image_px = 160 keeps more of them" if px < 160 else "")
+                f"{name}: {self.larger:,} photos, of {self.larger_px} px in the median, stand in the data "
+                f"set as {px} x {px} px, {colour}"
+                + ("; image_px = 160 keeps more of them" if px < 160 else "")
             )
         return found
 
@@ -70,6 +73,7 @@ def origin_of(source: SourceManifest, blocks: list[Block], config: PrepareConfig
             "FER-2013's; move it to FER-2013's images, or set label_set to fer2013"
         )
     sides = np.concatenate([np.empty(0, np.int64), *(block.sides for block in blocks)])
+    larger = sides[sides > config.image_px]
     return Origin(
         images=images,
         recognised=recognised,
@@ -78,5 +82,7 @@ def origin_of(source: SourceManifest, blocks: list[Block], config: PrepareConfig
         unlisted=counts[UNLISTED],
         left_out=counts[LEFT_OUT] + source.left_out,
         side_px=int(np.median(sides)) if len(sides) else 0,
-        larger=int((sides > config.image_px).sum()),
+        larger=len(larger),
+        larger_px=int(np.median(larger)) if len(larger) else 0,
+        unread=source.unread_note if source.unread_photos else "",
     )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -61,16 +62,17 @@ def contents(ingested) -> dict[str, bytes]:
 
 def test_every_object_of_every_source_is_in_the_cache_under_its_hash(store, tmp_path):
     store.write("datasets/fer2013/fer2013.csv", CSV)
-    store.write("datasets/fer2013/fer2013new.csv", b"votes")
+    store.write("datasets/fer2013/FER2013new.csv", b"votes")
     fill(store, 2)
     ingested = ingest(store, config(FER, CUSTOM), tmp_path)
     assert contents(ingested) == {
         "fer2013.csv": CSV,
-        "fer2013new.csv": b"votes",
+        "FER2013new.csv": b"votes",
         "happy/000.jpg": b"image 0",
         "sad/001.jpg": b"image 1",
     }
     assert [source.format for source in ingested.sources] == ["fer2013_csv", "class_folders"]
+    assert [source.votes for source in ingested.sources] == [True, False]
     assert ingested.sources[1].bytes == len(b"image 0image 1")
 
 
@@ -132,7 +134,14 @@ def test_a_fer2013_csv_is_recognised_packed_or_not(local, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "key", ["happy/a.jpg", "train/Angry/a.JPEG", "test/surprise/deep/er/a.png", "FATIGUE/ü b.jpg"]
+    "key",
+    [
+        "happy/a.jpg",
+        "train/Angry/a.JPEG",
+        "test/surprise/deep/er/a.png",
+        "FATIGUE/ü b.jpg",
+        "Training/sad /a.jpg",
+    ],
 )
 def test_class_folders_are_recognised_with_or_without_splits_in_any_case(local, tmp_path, key):
     local.write(f"datasets/custom/{key}", b"x")
@@ -164,7 +173,7 @@ def test_an_image_in_an_unknown_class_folder_is_refused_with_the_known_ones(loca
     local.write("datasets/custom/contempt/1.jpg", b"x")
     local.write("datasets/custom/bored/1.jpg", b"x")
     with pytest.raises(
-        InputError, match=r"'bored' \(images: 1\), 'contempt' \(images: 1\); map each .*fatigue"
+        InputError, match=r"'bored' \(images: 1\), 'contempt' \(images: 1\); .*map each .*fatigue"
     ):
         ingest(local, config(), tmp_path)
     assert not (tmp_path / "manifests").exists()
@@ -173,6 +182,49 @@ def test_an_image_in_an_unknown_class_folder_is_refused_with_the_known_ones(loca
     assert "bored/1.jpg" in contents(ingest(local, config(mapped), tmp_path))
     assert source.left_out == 1 and source.vocabulary["bored"] == "fatigue"
     assert not any(file.key.startswith("contempt/") for file in source.files())
+
+
+def test_a_folder_that_a_mac_wrote_with_its_accents_apart_is_the_one_that_is_mapped(local, tmp_path):
+    local.write(f"datasets/custom/{unicodedata.normalize('NFD', 'tensão')}/1.jpg", b"x")
+    mapped = CUSTOM.model_copy(update={"mapping": {unicodedata.normalize("NFC", "Tensão"): "stress"}})
+    assert len(ingest(local, config(mapped), tmp_path).sources[0].files()) == 1
+
+
+@pytest.mark.parametrize("above", ["fer2013", "archive/DATASET", "fer2013/train"])
+def test_classes_that_lie_deeper_are_pointed_at(local, tmp_path, above):
+    local.write(f"datasets/custom/{above}/happy/1.jpg", b"x")
+    with pytest.raises(InputError, match=rf"end the source's prefix with '{above.removesuffix('/train')}'"):
+        ingest(local, config(), tmp_path)
+
+
+def test_a_folder_of_images_without_known_classes_may_have_a_list(local, tmp_path):
+    local.write("datasets/custom/images/1.jpg", b"x")
+    with pytest.raises(InputError, match=r"'images' \(images: 1\); name the files .*\(lists\), or map each"):
+        ingest(local, config(), tmp_path)
+
+
+def test_a_mapping_that_leaves_all_images_out_is_one_clear_error(local, tmp_path):
+    local.write("datasets/custom/bored/1.jpg", b"x")
+    mapped = CUSTOM.model_copy(update={"mapping": {"bored": ""}})
+    with pytest.raises(InputError, match="all 1 images are of classes that source 'custom' leaves out"):
+        ingest(local, config(mapped), tmp_path)
+
+
+def test_photos_in_formats_that_are_not_read_are_named(local, tmp_path):
+    fill(local, 2)
+    for key in ("fatigue/1.HEIC", "fatigue/2.heic", "sad/3.webp"):
+        local.write(f"datasets/custom/{key}", b"x")
+    (source,) = ingest(local, config(), tmp_path).sources
+    assert source.unread_photos == {".heic": 2, ".webp": 1}
+    assert source.unread_note == "photos that are not read (2 .heic, 1 .webp): save them as JPEG or PNG"
+
+
+def test_an_optional_source_of_nothing_but_such_photos_is_not_left_out_in_silence(local, tmp_path):
+    local.write("datasets/fer2013/fer2013.csv", CSV)
+    local.write("datasets/custom/fatigue/1.heic", b"x")
+    optional = CUSTOM.model_copy(update={"required": False})
+    with pytest.raises(InputError, match=r"custom.*got 'fatigue/1\.heic': save photos as JPEG or PNG"):
+        ingest(local, config(FER, optional), tmp_path)
 
 
 def test_images_in_no_folder_are_refused_with_the_way_to_list_them(local, tmp_path):
@@ -239,7 +291,10 @@ def test_what_labels_mean_and_what_a_source_is_for_are_part_of_the_fingerprint(l
 
 
 def test_a_required_source_without_files_names_the_uri_and_the_layout(store, tmp_path):
-    with pytest.raises(InputError, match=r"datasets/fer2013.*fer2013\.csv.*<class>"):
+    with pytest.raises(InputError, match=r"datasets/fer2013.*fer2013\.csv.*<class>.*got no file"):
+        ingest(store, config(FER), tmp_path)
+    store.write("datasets/fer2013/fer2013.zip", b"PK")
+    with pytest.raises(InputError, match=r"got 'fer2013\.zip': lay the data itself, unpacked"):
         ingest(store, config(FER), tmp_path)
 
 

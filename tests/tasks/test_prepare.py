@@ -328,6 +328,10 @@ def test_photos_of_160_px_in_colour_are_one_option_and_what_48_px_grey_costs_is_
 ):
     for path in (store / "datasets/custom/fatigue").iterdir():
         Image.open(path).resize((160, 200)).save(path)
+    for number in range(31):
+        path = store / f"datasets/custom/neutral/{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.effect_noise((48, 48), 60).save(path)
     small = run(store, tmp_path)
     assert load_split(small.directory, "train").images.shape[1:] == (48, 48, 1)
     [note] = metadata(small)["notes"]
@@ -431,6 +435,18 @@ def test_auto_takes_the_votes_where_they_lie_beside_the_images_and_names_what_it
     assert metadata(voted)["config"]["label_set"] == "ferplus_votes"
     asked = run(store, tmp_path, PLAIN.model_copy(update={"label_set": "ferplus_votes"}))
     assert asked.reused and asked.directory == voted.directory
+
+
+def test_photos_alone_are_not_warned_of_fer2013s_labels(store: Path, tmp_path: Path) -> None:
+    for name in ("fatigue", "happy"):
+        for number in range(8):
+            path = store / f"datasets/photos/{name}/{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.effect_noise((96, 96), 60).save(path)
+    source = IngestConfig(sources=(Source(name="photos", prefix="datasets/photos"),))
+    data = prepare(ingest(open_store(store), source, tmp_path), PLAIN, tmp_path)
+    assert data.label_set == "fer2013"
+    assert not any("FER" in warning for warning in metadata(data)["warnings"])
 
 
 def test_the_official_split_is_kept(store: Path, tmp_path: Path):

@@ -109,6 +109,7 @@ def test_a_number_that_a_spreadsheet_made_a_fraction_is_the_number(tmp_path: Pat
             "file,label\n1.png,happy\n3.png,sad\n",
             r"1 of 2 images can't be read.*'3\.png' is listed, but there is no",
         ),
+        ("file,label\n1.png,happy\n2.png,\n", r"1 of 2 .*'2\.png' is listed without a label"),
         ("file,label\n1.png\n2.png,sad,x,y,z\n", r"can't be read as a list"),
     ],
 )
