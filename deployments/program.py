@@ -7,6 +7,7 @@ and `kind` says whose fault it is (`deployments/pi/device.py`). A device that ca
 
 import hashlib
 import json
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -25,6 +26,14 @@ _MARGIN_S = 20.0
 _NOT_FOUND = 127
 
 
+@dataclass(frozen=True)
+class Renewal:
+    """Our program, as an agent takes it: the statement names its hash, and is signed."""
+
+    statement: str
+    signature: str
+
+
 class ProgramEnded(DeviceError):
     """The program on a device was ended, by its time box or otherwise, before it had answered."""
 
@@ -35,6 +44,7 @@ class DeviceProgram:
     def __init__(self, connection: Connection):
         self._connection = connection
         self._session: Session | None = None
+        self._greeting: Answer = {}
         self._digest = self.digest()
         self._root = PurePosixPath(connection.device.root)
         self._path = self._root / "program" / f"device-{self._digest[:16]}.py"
@@ -45,12 +55,17 @@ class DeviceProgram:
         """The SHA-256 of the program as it is sent."""
         return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
 
-    def start(self, *, timeout_s: float = 60.0) -> Answer:
-        """Have the program serve us, sent first where it isn't there; its answer is that of `inspect`."""
+    def start(self, *, timeout_s: float = 60.0, renewal: Renewal | None = None) -> Answer:
+        """Have the program serve us, sent first where it isn't there; its answer is that of `inspect`.
+
+        An agent that speaks otherwise is sent `renewal`, which its owner's timer installs, and is at fault.
+        """
         greeting = self._greet(timeout_s)
         if isinstance(greeting, Finished) and greeting.exit_status == _NOT_FOUND:
             return self._failure(greeting)
-        if isinstance(greeting, Finished) or not self._is_ours(greeting):
+        if not isinstance(greeting, Finished) and greeting.get("agent"):
+            return self._met_agent(greeting, renewal)
+        if isinstance(greeting, Finished) or greeting.get("program") != self._digest:
             done = self._connection.upload(SOURCE.read_bytes(), self._path, timeout_s=timeout_s)
             if done.exit_status != 0:
                 return self._failure(done)
@@ -76,6 +91,21 @@ class DeviceProgram:
             "put", version=version, name=file.name, bytes=len(content), content=content, timeout_s=timeout_s
         )
 
+    def renew(self, renewal: Renewal | None, *, timeout_s: float = 60.0) -> str:
+        """Send an agent that is another program than ours to be installed; what became of that, in words."""
+        if renewal is None or not self._greeting or self._greeting.get("program") == self._digest:
+            return ""
+        if self._greeting.get("waiting") == self._digest:
+            return "its agent's new program waits for the device's owner to `install` it"
+        content = SOURCE.read_bytes()
+        answer = self.ask(
+            "program", statement=renewal.statement, signature=renewal.signature, bytes=len(content),
+            content=content, timeout_s=timeout_s,
+        )  # fmt: skip
+        if not answer["ok"]:
+            return f"its agent takes no new program: {answer['error']}"
+        return "its agent was sent a new program"
+
     def _greet(self, timeout_s: float) -> Answer | Finished:
         words = [self._connection.device.python, str(self._path), "--root", str(self._root)]
         words += ["--within-s", f"{timeout_s:g}", "serve"]
@@ -94,11 +124,14 @@ class DeviceProgram:
             if (answer := _as_answer(line)) is not None:
                 return answer
 
-    def _is_ours(self, greeting: Answer) -> bool:
-        """This very program, or one that somebody installed as the only thing that our key may start."""
-        if greeting.get("agent"):
-            return greeting.get("protocol") == PROTOCOL
-        return greeting.get("program") == self._digest
+    def _met_agent(self, greeting: Answer, renewal: Renewal | None) -> Answer:
+        """One that somebody installed as the only thing that our key may start."""
+        self._greeting = greeting
+        if greeting.get("protocol") == PROTOCOL:
+            return greeting
+        said = self.renew(renewal) or "install deployments/pi/device.py there by hand"
+        spoken = f"its agent speaks protocol {greeting.get('protocol')}, expected {PROTOCOL}"
+        return {"ok": False, "kind": "faulty", "error": f"{spoken}: {said}"}
 
     def _failure(self, done: Finished) -> Answer:
         if done.exit_status == _NOT_FOUND:

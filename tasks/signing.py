@@ -4,11 +4,14 @@ In: bytes, and the key file that STRESS_VISION_SIGNING_KEY names. Out: OpenSSH's
 purpose: one that was made for another doesn't hold (`deployments/pi/device.py` has the same names).
 """
 
+import json
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from deployments.program import DeviceProgram, Renewal
 from storage.errors import InputError
 from storage.objects import ObjectStore
 from storage.registry import Registry, RollbackOrder
@@ -85,6 +88,13 @@ def current_order(registry: Registry, version: str) -> RollbackOrder | None:
             f"with `stress-vision promote --release {version}`, with {SIGNING_KEY_VARIABLE} naming the key"
         )
     return order
+
+
+def sign_program() -> Renewal | None:
+    """Our program for devices, signed for agents where a key is named; a later signature is the newer one."""
+    statement = json.dumps({"program": DeviceProgram.digest(), "number": int(time.time())})
+    signature = sign(statement.encode(), _PROGRAM)
+    return Renewal(statement, signature.decode()) if signature else None
 
 
 def replace_signers(store: ObjectStore, keys: Sequence[str]) -> SignerList:

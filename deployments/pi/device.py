@@ -10,6 +10,7 @@ fault; `faulty` and `error`, this device is; `busy`, somebody else has it.
     ROOT/releases/<version>/   manifest.json, model, golden set; only ever whole, checked releases
     ROOT/current               link to the release in use; this is what the application opens
     ROOT/incoming/<version>/   uploads; may be half there, nothing reads them but `stage`
+    ROOT/incoming/program/     an agent's next program, signed; its owner's `install` takes it from there
     ROOT/state.json            the release before this one, and a switch that nobody has confirmed yet
     ROOT/allowed_signers       optional, put there by a person: then unsigned releases are refused;
                                replaced by lists that a key on it has signed
@@ -42,6 +43,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Generator, Sequence
@@ -449,6 +451,95 @@ def parsed_signers(listed: str) -> tuple[int, str]:
     if not keys or not all(PUBLIC_KEY.fullmatch(key) for key in keys):
         raise Refused(f"list {count} of signers has a line that is no ed25519 key")
     return count, f"# list {count}\n" + "".join(f"{SIGNER} {key}\n" for key in keys)
+
+
+def take_program(root: Path, args: Namespace, content: bytes) -> Facts:
+    """Lay down a program for `install`: an agent may not write itself."""
+    if not args.agent:
+        raise Refused("this program is no agent: another one is sent beside it")
+    folder = root / "incoming" / "program"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("device.py", content.decode()), ("program.sig", args.signature),
+                       ("program.json", args.statement)):  # fmt: skip
+        write_atomically(folder / name, text)
+    return {"waiting": waiting_program(root)}
+
+
+def waiting_program(root: Path) -> str | None:
+    """The hash of the program that waits to be installed."""
+    with contextlib.suppress(OSError):
+        return sha256(root / "incoming" / "program" / "device.py")
+    return None
+
+
+def install(root: Path, args: Namespace) -> Facts:
+    """Replace this program by the one that waits, for a timer of whoever owns this one.
+
+    It has to be signed by one of `signers`, a list that the user of the releases can't write, later than this
+    one was, and to answer. The one before stays beside it as `device.py.before`. What lies there is somebody
+    else's: it is read once, no link is followed, and nothing of it is run before its signature has held.
+    """
+    folder, mine = root / "incoming" / "program", Path(__file__).resolve()
+    if not (folder / "program.json").exists():
+        return {"installed": False}
+    found = {name: read_plainly(folder / name) for name in ("device.py", "program.json", "program.sig")}
+    content = found["device.py"]
+    if content == mine.read_bytes():
+        return {"installed": False}
+    if read_state(root)["pending"]:
+        raise Busy("a switch waits for its confirmation: the program is replaced after it")
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, kept in found.items():
+            (Path(scratch) / name).write_bytes(kept)
+        number = proven_program(Path(scratch), args.signers, mine)
+    keep_number(mine, number)  # first: killed in between, it is done again, and nothing older is taken
+    replace_program(mine.with_name(f"{mine.name}.before"), mine.read_bytes())
+    replace_program(mine, content)
+    return {"installed": True, "program": hashlib.sha256(content).hexdigest()}
+
+
+def read_plainly(path: Path) -> bytes:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as file:
+        return file.read(LINE_BYTES)
+
+
+def proven_program(folder: Path, signers: Path, mine: Path) -> int:
+    """The number under which a program was signed; Refused where it wasn't, is older, or doesn't answer."""
+    said = why_unsigned(signers, folder / "program.json", folder / "program.sig", PROGRAM)
+    if said:
+        raise Refused(f"the program that waits is not signed by one of {signers}: {said}")
+    statement = json.loads((folder / "program.json").read_text())
+    if statement["program"] != sha256(folder / "device.py"):
+        raise Refused("the program that waits is not the one that was signed")
+    number, kept = int(statement["number"]), first_line(str(number_of(mine)))
+    if kept and number < int(kept):
+        raise Refused(f"the program that waits is older: signed as {number}, the one here as {kept}")
+    words = [sys.executable, str(folder / "device.py"), "--root", str(folder / "root"), "inspect"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise Refused(f"the program that waits doesn't answer: {(done.stdout + done.stderr).strip()[-200:]}")
+    return number
+
+
+def number_of(program: Path) -> Path:
+    return program.with_name(f"{program.name}.number")
+
+
+def keep_number(program: Path, number: int) -> None:
+    write_atomically(number_of(program), str(number))
+
+
+def replace_program(path: Path, content: bytes) -> None:
+    """Readable for the user that runs it, whatever the timer's umask."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        os.fchmod(file.fileno(), 0o755)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_directory(path.parent)
 
 
 def refuse_older(root: Path, directory: Path, manifest: Facts) -> None:
@@ -1125,7 +1216,8 @@ def serve(root: Path, args: Namespace) -> None:
     caller = Caller()
     with contextlib.suppress(OSError):
         link_program(root)
-    mine = {"protocol": PROTOCOL, "program": sha256(Path(__file__)), "agent": args.agent}
+    mine = {"protocol": PROTOCOL, "program": sha256(Path(__file__)), "agent": args.agent,
+            "waiting": waiting_program(root) if args.agent else None}  # fmt: skip
     caller.say({**mine, **explained("inspect", lambda: inspect(root, args))})
     signal.alarm(0)
     with contextlib.suppress(Gone, BrokenPipeError):
@@ -1146,9 +1238,9 @@ def serve_one(root: Path, args: Namespace, line: bytes, caller: Caller) -> Facts
     signal.alarm(int(within_s) + 1)
     try:
         refuse_foreign(getattr(asked, "version", None))
-        if command == "put":
+        if command in TAKE_BYTES:
             content = caller.take(min(asked.bytes, FILE_BYTES), within_s)
-            return run_command(root, asked, lambda root, args: put(root, args, content))
+            return run_command(root, asked, lambda root, args: TAKE_BYTES[command](root, args, content))
         if command in ("prove", "time"):
             signal.alarm(int(within_s) + 15)  # the child's own time box comes first
             if command == "time":
@@ -1230,9 +1322,11 @@ COMMANDS: dict[str, Callable[[Path, Namespace], Facts]] = {
     "revert": revert,
 }  # fmt: skip
 """`inspect` returns from an expired switch before it looks, so `settle`, for a timer, is but another name."""
-REQUESTS = {"offer": take_manifest, "put": None, "signers": take_signers, **COMMANDS}
+TAKE_BYTES = {"put": put, "program": take_program}
+"""Requests that are followed by a file."""
+REQUESTS = {"offer": take_manifest, "signers": take_signers, **COMMANDS, **dict.fromkeys(TAKE_BYTES)}
 """What `serve` answers: files arrive through it, too."""
-CHANGING = ("offer", "put", "signers", "need", "stage", "switch", "confirm", "revert")
+CHANGING = ("offer", "put", "signers", "program", "need", "stage", "switch", "confirm", "revert")
 """Commands that hold the lock; whatever runs a model doesn't."""
 RUN_A_MODEL = ("check", "benchmark", "prove", "time")
 DEFAULTS: Facts = {
@@ -1247,7 +1341,7 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument("--lock-wait-s", type=float, default=30.0)
     parser.add_argument("--within-s", type=float, default=600.0, help="the kernel ends a command after this")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in [*COMMANDS, "watch", "serve"]:
+    for name in [*COMMANDS, "watch", "serve", "install"]:
         command = commands.add_parser(name)
         if name in ("need", "stage", "check", "benchmark", "prove", "switch", "revert"):
             command.add_argument("--version", required=True)
@@ -1267,6 +1361,9 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     commands.choices["confirm"].add_argument("--token", required=True)
     commands.choices["serve"].add_argument(
         "--agent", action="store_true", help="nobody replaces this program"
+    )
+    commands.choices["install"].add_argument(
+        "--signers", type=Path, required=True, help="who may sign programs: a file that only its owner writes"
     )
     commands.choices["revert"].add_argument("--why", default=DEFAULTS["why"])
     return parser.parse_args(arguments)
@@ -1288,6 +1385,8 @@ def answer(args: Namespace) -> Facts:
     root = args.root.resolve()
     if args.command == "watch":
         return watch(root, args.lock_wait_s)
+    if args.command == "install":
+        return install(root, args)
     refuse_foreign(getattr(args, "version", None))
     return run_command(root, args, COMMANDS[args.command])
 

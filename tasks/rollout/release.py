@@ -19,7 +19,7 @@ from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
 from tasks.rollout.per_device import bring_with, serve_with, take_back_with
 from tasks.rollout.visit import read_payload
 from tasks.rollout.waves import in_waves
-from tasks.signing import current_order, order_rollback
+from tasks.signing import current_order, order_rollback, sign_program
 
 
 def check_fleet(config: RolloutConfig) -> Fleet | None:
@@ -71,7 +71,7 @@ def roll_out_release(store_uri: str, release: Release, config: RolloutConfig) ->
         )
     directory = registry.fetch(release.version, release.directory.parent)
     order, signers = current_order(registry, release.version), Signers(store).lists()
-    payload = read_payload(directory, config, order, signers)
+    payload = read_payload(directory, config, order, signers, sign_program())
     ledger = Ledger(registry, release.version, str(flow_run.get_id() or ""))
     listener = _Listener(ledger)
     outcome = in_waves(

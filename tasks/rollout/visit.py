@@ -20,7 +20,7 @@ from typing import TypeVar
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from deployments.fleet import Device
-from deployments.program import Answer, DeviceProgram, ProgramEnded
+from deployments.program import Answer, DeviceProgram, ProgramEnded, Renewal
 from deployments.ssh import connect
 from storage.errors import DeviceError, InputError
 from storage.manifest import MANIFEST, SIGNATURE, Manifest, Version
@@ -47,6 +47,8 @@ class Payload:
     order: RollbackOrder | None = None
     signers: tuple[SignerList, ...] = ()
     """Those who may sign, list after list: a device follows the ones that it hasn't had."""
+    renewal: Renewal | None = None
+    """Today's program, for devices with an agent of their own."""
 
     @property
     def manifest_sha256(self) -> str:
@@ -111,6 +113,7 @@ def read_payload(
     config: RolloutConfig,
     order: RollbackOrder | None = None,
     signers: tuple[SignerList, ...] = (),
+    renewal: Renewal | None = None,
 ) -> Payload:
     """Read a release's manifest and check the files against it.
 
@@ -130,6 +133,7 @@ def read_payload(
         max_latency_ms=config.max_latency_ms or manifest.max_latency_ms,
         order=order,
         signers=signers,
+        renewal=renewal,
     )
 
 
@@ -185,7 +189,7 @@ class _Visit:
     # ------------------------------------------------------------ the three things that a visit may be for
 
     def bring(self) -> DeviceOutcome:
-        kind, reason = self._ended(self._update)
+        kind, reason = self._ended(self._update_both)
         if kind == "updated" and self._known.current != self._payload.version:
             kind, reason = "faulty", f"{reason}; then no longer runs it: {self._why_returned()}"
         return self._outcome(kind, reason)
@@ -233,7 +237,8 @@ class _Visit:
     def _connected(self, step: Callable[[DeviceProgram], str]) -> str:
         with connect(self._device, self._config.connect_timeout_s) as connection:
             program = DeviceProgram(connection)
-            self._look(program.start(timeout_s=self._config.command_timeout_s))
+            timeout_s, renewal = self._config.command_timeout_s, self._payload.renewal
+            self._look(program.start(timeout_s=timeout_s, renewal=renewal))
             said = step(program)
             self._look(self._ask(program, "inspect"))
             return said
@@ -270,6 +275,12 @@ class _Visit:
         raise _Stop(kind, f"{error}; returned to {self._known.current or 'no release'}")
 
     # ------------------------------------------------------------ step by step
+
+    def _update_both(self, program: DeviceProgram) -> str:
+        """The release, then the agent: one thing at a time, and what counts first."""
+        said = self._update(program)
+        renewed = program.renew(self._payload.renewal, timeout_s=self._config.command_timeout_s)
+        return f"{said}; {plain(renewed)}" if renewed else said
 
     def _update(self, program: DeviceProgram) -> str:
         """Bring the device to the release; says how well it runs there."""

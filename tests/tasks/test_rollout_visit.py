@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployments.fleet import Device
-from deployments.program import Answer, ProgramEnded
+from deployments.program import Answer, ProgramEnded, Renewal
 from storage.errors import DeviceError, InputError
 from storage.registry import RollbackOrder
 from tasks.benchmark import BenchmarkConfig
@@ -56,7 +56,10 @@ class Pi:
         self._say("connect", {}, {})
         yield self
 
-    def start(self, *, timeout_s: float) -> Answer:
+    def renew(self, renewal: Renewal | None, *, timeout_s: float) -> str:
+        return ""
+
+    def start(self, *, timeout_s: float, renewal: Renewal | None) -> Answer:
         return self._say("start", self._seen(), {"timeout_s": timeout_s})
 
     def send(self, file: Path, version: str, *, timeout_s: float) -> Answer:
