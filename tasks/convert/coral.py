@@ -57,7 +57,8 @@ def _coverage(int8: Path, path: Path) -> Coral:
     left = sum(custom != _CUSTOM for custom in _operations(path))
     on_tpu = every - left
     return Coral(
-        said=f"{path.name} for a Coral: {on_tpu} of {every} operations run on the accelerator.",
+        said=f"{path.name} for a Coral: {on_tpu} of {every} operations run on the accelerator. It is for "
+        "`stress-vision benchmark`; a rollout brings the plain INT8 file.",
         path=path,
         bytes=path.stat().st_size,
         operations=every,

@@ -55,6 +55,7 @@ def test_the_compiled_file_lies_beside_and_tells_how_much_the_accelerator_takes(
     assert (coral.path, coral.bytes) == (compiled, compiled.stat().st_size)
     assert coral.operations and coral.on_tpu == coral.operations - 1
     assert f"{coral.on_tpu} of {coral.operations} operations" in coral.said
+    assert coral.said.endswith("a rollout brings the plain INT8 file.")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Images whose classes are listed in files, as AffectNet, RAF-DB and their copies have them."""
 
 import json
+import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +135,18 @@ def test_two_images_of_one_name_are_told_apart_by_the_lists_folder(folder: Path)
     write_list(folder, "test/labels.csv", "file,label\n1.png,sad\n")
     data = run(folder, lists=["train/labels.csv", "test/labels.csv"])
     assert classes(data) == {"train/1.png": "happy", "test/1.png": "sad"}
+
+
+def test_the_lines_of_the_docs_make_a_list_of_affectnets_npy_files(folder: Path) -> None:
+    labels = {"train_set/images/1.jpg": "1", "train_set/images/2.jpg": "7", "val_set/images/1.jpg": "6"}
+    write_images(folder, *labels)
+    for image, label in labels.items():
+        path = folder / image.replace("images", "annotations").replace(".jpg", "_exp.npy")
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, np.array(label))
+        np.save(path.with_name(path.name.replace("exp", "val")), np.array("-0.5"))
+    docs = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.+?)```", docs, re.DOTALL)
+    exec(textwrap.dedent(lines).replace("STORE/datasets/affectnet", str(folder)), {})
+    data = run(folder, lists=["labels.csv"], numbers="affectnet")
+    assert classes(data) == {"train_set/images/1.jpg": "happy", "val_set/images/1.jpg": "stress"}
