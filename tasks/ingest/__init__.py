@@ -45,6 +45,7 @@ from tasks.ingest.sources import (
     is_votes,
     unread_photos,
 )
+from tasks.progress import progress
 
 __all__ = [
     "IngestConfig",
@@ -80,8 +81,12 @@ def ingest(
     config: IngestConfig,
     work_dir: Path,
     report: Callable[..., None] = _log.info,
+    advanced: Callable[[int, int], None] = lambda done, of: None,
 ) -> Ingested:
-    """Bring the cache up to date with every source; `report` hears of progress, like `Logger.info`.
+    """Bring the cache up to date with every source.
+
+    `report` hears of progress in words, like `Logger.info`, `advanced` of how many objects of a source are
+    fetched, and of how many.
 
     Sources that are not required and hold nothing are left out. Raises InputError for a source that is
     missing, laid out in no known way, or larger than the cache; StoreError where store or disk fail.
@@ -90,7 +95,7 @@ def ingest(
     blobs = work_dir / "blobs"
     clear_incoming(blobs)
     with uncollected():
-        planned = [_plan(store, source, config, work_dir, report) for source in config.sources]
+        planned = [_plan(store, source, config, work_dir, report, advanced) for source in config.sources]
     plans = [plan for plan in planned if plan]
     _check_total(store.uri, plans, config.cache_max_bytes)
     sources = tuple(_carry_out(plan, config) for plan in plans)
@@ -112,11 +117,16 @@ class _Plan(NamedTuple):
 
 
 def _plan(
-    store: ObjectStore, source: Source, config: IngestConfig, work_dir: Path, report: Callable[..., None]
+    store: ObjectStore,
+    source: Source,
+    config: IngestConfig,
+    work_dir: Path,
+    report: Callable[..., None],
+    advanced: Callable[[int, int], None],
 ) -> _Plan | None:
     manifest_path = work_dir / "manifests" / f"{source.name}.json"
     known = None if source.lists else source.vocabulary
-    place = Place(store, source.prefix, work_dir / "blobs", manifest_path, report, known)
+    place = Place(store, source.prefix, work_dir / "blobs", manifest_path, report, advanced, known)
     start = len(source.prefix) + 1
     listed = [info._replace(key=info.key[start:]) for info in store.list(source.prefix)]
     layout = find_layout(source, place.uri, (info.key for info in listed))
@@ -212,7 +222,8 @@ def _combine(sources: tuple[SourceManifest, ...]) -> str:
 def ingest_sources(store_uri: str, config: IngestConfig, work_dir: Path) -> Ingested:
     """Fetch what is new in every source of the store, and say how much that was."""
     log = get_run_logger()
-    ingested = ingest(open_store(store_uri), config, work_dir, report=log.info)
+    with progress("ingest", "objects") as advanced:
+        ingested = ingest(open_store(store_uri), config, work_dir, report=log.info, advanced=advanced)
     for source in ingested.sources:
         log.info(
             "%s (%s): %d objects, %.1f MB; %d fetched, %d reused",

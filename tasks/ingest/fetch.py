@@ -30,6 +30,8 @@ class Place(NamedTuple):
     manifest_path: Path
     report: Callable[..., None]
     """Takes a %-format and its values, like `Logger.info`."""
+    advanced: Callable[[int, int], None]
+    """Takes how many objects are fetched, and of how many."""
     known: dict[str, str] | None = None
     """The source's vocabulary, where folders name the class."""
 
@@ -87,6 +89,7 @@ def _fetch_all(
     try:
         for done, fetched in enumerate(_fetched(place, missing, threads, max_image_bytes), start=1):
             held[fetched.key] = fetched
+            place.advanced(done, len(missing))
             if time.monotonic() - saved > _SAVE_EVERY_S:
                 save_objects(place.manifest_path, place.uri, held.values())
                 place.report("%s: %d of %d objects fetched", place.uri, done, len(missing))

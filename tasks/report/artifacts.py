@@ -20,7 +20,7 @@ from tasks.rollout import FleetOutcome
 
 KEYS = (
     "verdict", "report", "data", "training-history", "confusion-matrix", "cameras", "float-against-int8",
-    "fleet", "latency", "model-card",
+    "fleet", "latency", "model-card", "training-progress",
 )  # fmt: skip
 """In the order in which they are read."""
 _ARTIFACT_BYTES = 95_000

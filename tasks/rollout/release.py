@@ -13,6 +13,7 @@ from storage.opening import open_store
 from storage.registry import Registry
 from storage.signers import Signers
 from tasks.config.rollout import RolloutConfig
+from tasks.progress import Advanced, progress
 from tasks.register import Release
 from tasks.rollout.ledger import Ledger
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
@@ -40,10 +41,12 @@ def check_fleet(config: RolloutConfig) -> Fleet | None:
 
 
 class _Listener:
-    """Logs and writes down what is heard of the devices."""
+    """Logs and writes down what is heard of the devices, and shows how many are done."""
 
-    def __init__(self, ledger: Ledger):
+    def __init__(self, ledger: Ledger, devices: int, advanced: Advanced):
         self._ledger, self._log = ledger, get_run_logger()
+        self._devices, self._advanced = devices, advanced
+        self._done: set[str] = set()
 
     def switching(self, outcome: DeviceOutcome) -> None:
         """Not an outcome yet, but what the ledger has to say if none follows."""
@@ -54,6 +57,8 @@ class _Listener:
         said = (outcome.device, outcome.outcome, outcome.reason, outcome.seconds)
         self._log.info("%s: %s, %s (%.1f s)", *said)
         self._ledger.observe(outcome)
+        self._done.add(outcome.device)
+        self._advanced(len(self._done), self._devices)
 
 
 def roll_out_release(store_uri: str, release: Release, config: RolloutConfig) -> FleetOutcome:
@@ -73,11 +78,12 @@ def roll_out_release(store_uri: str, release: Release, config: RolloutConfig) ->
     order, signers = current_order(registry, release.version), Signers(store).lists()
     payload = read_payload(directory, config, order, signers, sign_program())
     ledger = Ledger(registry, release.version, str(flow_run.get_id() or ""))
-    listener = _Listener(ledger)
-    outcome = in_waves(
-        fleet, payload, config, bring_with(fleet, payload, config, listener.switching),
-        take_back_with(payload, config), listener.hear, serve_with(fleet), log.info,
-    )  # fmt: skip
+    with progress("rollout", "devices") as advanced:
+        listener = _Listener(ledger, len(fleet.devices), advanced)
+        outcome = in_waves(
+            fleet, payload, config, bring_with(fleet, payload, config, listener.switching),
+            take_back_with(payload, config), listener.hear, serve_with(fleet), log.info,
+        )  # fmt: skip
     if outcome.stopped:
         _let_devices_return(registry, release.version)
     ledger.close(outcome)

@@ -21,6 +21,7 @@ def epoch_callbacks(
     progress: Progress,
     split: Split,
     report: Callable[[str], None],
+    advanced: Callable[[int, int], None],
 ):
     """Callbacks of one `fit` on the images of `split`, in the order in which they have to run."""
     from keras import callbacks
@@ -32,7 +33,8 @@ def epoch_callbacks(
     best = callbacks.ModelCheckpoint(directory / WRITING_BEST, monitor=config.monitor, save_best_only=True)
     patient = _patient_callbacks(config)
     log = callbacks.TensorBoard(directory / "tensorboard", write_graph=False)
-    finish = _finish_epochs(network, config, directory, progress, [*patient, best], len(split.images), report)
+    told = (report, advanced)
+    finish = _finish_epochs(network, config, directory, progress, [*patient, best], len(split.images), *told)
     validated = _validating_as_used(network, config, split, best)
     return [_seed_dropout(network, config), *patient, log, every, *validated, finish]
 
@@ -98,7 +100,7 @@ def _averaged_weights(network, config: TrainConfig) -> list:
     return [averaged.get(id(variable), variable).numpy() for variable in network.weights]
 
 
-def _finish_epochs(network, config, directory, progress, counting, images, report):
+def _finish_epochs(network, config, directory, progress, counting, images, report, advanced):
     """Give the `counting` callbacks their counters back at first; commit and report each epoch."""
     from keras import callbacks
 
@@ -125,6 +127,7 @@ def _finish_epochs(network, config, directory, progress, counting, images, repor
         )
         commit_epoch(directory, done, config.keep_checkpoints)
         report(describe(done, config, images, epoch + 1 - progress.epochs, seconds))
+        advanced(done.epochs, config.epochs)
 
     return callbacks.LambdaCallback(on_train_begin=restore, on_epoch_end=finish)
 

@@ -61,11 +61,13 @@ def train(
     *,
     store: ObjectStore | None = None,
     report: Callable[[str], None] = print,
+    advanced: Callable[[int, int], None] = lambda done, of: None,
 ) -> TrainedModel:
     """Train, or go on with what an earlier call with the same data and config left in `directory`.
 
     However often it was killed in between, it ends with the weights of an uninterrupted run (same machine
-    and number of threads). `store` is needed for weights named store:KEY or release:VERSION. Raises
+    and number of threads). `store` is needed for weights named store:KEY or release:VERSION. `report` hears a
+    line an epoch, `advanced` how many are done, and of how many. Raises
     ModelError where the network can't be started, InputError where `directory` belongs to another run or the
     data set is empty.
     """
@@ -80,7 +82,7 @@ def train(
         write_seen(directory, splits.values(), seen_by_start(config, store))
     progress = read_progress(directory)
     if not progress.stopped and progress.epochs < config.epochs:
-        _fit(splits, data.drawing, config, directory, progress, store, report)
+        _fit(splits, data.drawing, config, directory, progress, store, report, advanced)
     return _finish(splits, data, config, directory)
 
 
@@ -114,6 +116,7 @@ def _fit(
     progress: Progress,
     store: ObjectStore | None,
     report: Callable[[str], None],
+    advanced: Callable[[int, int], None],
 ) -> None:
     import keras
     import tensorflow as tf
@@ -136,7 +139,9 @@ def _fit(
             initial_epoch=progress.epochs,
             epochs=config.epochs,
             steps_per_epoch=steps,
-            callbacks=epoch_callbacks(network, config, directory, progress, splits["train"], report),
+            callbacks=epoch_callbacks(
+                network, config, directory, progress, splits["train"], report, advanced
+            ),
             shuffle=False,
             verbose=0,
         )
