@@ -37,6 +37,7 @@ EXAMPLES = {
     "signers": "STRESS_VISION_SIGNING_KEY=old stress-vision signers old.pub new.pub --store /data/store",
     "fleet": "stress-vision fleet --store /data/store --json | jq .running_release",
     "history": "stress-vision history --store /data/store --last 7",
+    "completion": "source <(stress-vision completion bash)",
     "prepare": "stress-vision prepare --store /data/store --prepare.label_set ferplus_votes",
     "train": "stress-vision train --preset smallest --store /data/store --train.epochs 3",
     "evaluate": "stress-vision evaluate 20261124_021500 --store /data/store",
@@ -139,6 +140,10 @@ def _add_services(commands: Commands) -> None:
     )
     notify.add_argument("--port", type=int, default=4200, help="of the Prefect server here (default: 4200)")
     notify.set_defaults(command=_notify)
+
+    completion = commands.add_parser("completion", help="print what makes Tab complete commands and options")
+    completion.add_argument("shell", choices=["bash"])
+    completion.set_defaults(command=_completion)
 
 
 def _add_fleet(commands: Commands) -> None:
@@ -268,6 +273,13 @@ def _notify(given: argparse.Namespace) -> int:
     address = sys.stdin.readline().strip() if given.address == "-" else given.address
     notify(address, os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{given.port}/api")
     print("a first message was sent; from now on one goes there for every night that needs a person")
+    return 0
+
+
+def _completion(_given: argparse.Namespace) -> int:
+    from flows.completion import bash_completion
+
+    print(bash_completion(_parser), end="")
     return 0
 
 

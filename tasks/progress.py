@@ -24,7 +24,7 @@ _EVERY_S = 2.0
 
 
 @contextmanager
-def progress(what: str, unit: str, key: str = "") -> Iterator[Advanced]:
+def showing_progress(what: str, unit: str, key: str = "") -> Iterator[Advanced]:
     """Show how far `what` is, counted in `unit`, until the block ends; `key` names an artifact of the run."""
     with _bar(what, unit) as drawn, _artifact(what, key) as told:
 

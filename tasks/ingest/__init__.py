@@ -45,7 +45,7 @@ from tasks.ingest.sources import (
     is_votes,
     unread_photos,
 )
-from tasks.progress import progress
+from tasks.progress import showing_progress
 
 __all__ = [
     "IngestConfig",
@@ -222,7 +222,7 @@ def _combine(sources: tuple[SourceManifest, ...]) -> str:
 def ingest_sources(store_uri: str, config: IngestConfig, work_dir: Path) -> Ingested:
     """Fetch what is new in every source of the store, and say how much that was."""
     log = get_run_logger()
-    with progress("ingest", "objects") as advanced:
+    with showing_progress("ingest", "objects") as advanced:
         ingested = ingest(open_store(store_uri), config, work_dir, report=log.info, advanced=advanced)
     for source in ingested.sources:
         log.info(

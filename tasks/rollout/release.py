@@ -13,7 +13,7 @@ from storage.opening import open_store
 from storage.registry import Registry
 from storage.signers import Signers
 from tasks.config.rollout import RolloutConfig
-from tasks.progress import Advanced, progress
+from tasks.progress import Advanced, showing_progress
 from tasks.register import Release
 from tasks.rollout.ledger import Ledger
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
@@ -78,7 +78,7 @@ def roll_out_release(store_uri: str, release: Release, config: RolloutConfig) ->
     order, signers = current_order(registry, release.version), Signers(store).lists()
     payload = read_payload(directory, config, order, signers, sign_program())
     ledger = Ledger(registry, release.version, str(flow_run.get_id() or ""))
-    with progress("rollout", "devices") as advanced:
+    with showing_progress("rollout", "devices") as advanced:
         listener = _Listener(ledger, len(fleet.devices), advanced)
         outcome = in_waves(
             fleet, payload, config, bring_with(fleet, payload, config, listener.switching),

@@ -10,7 +10,7 @@ from prefect import get_run_logger, task
 
 from tasks.config.train import AugmentationConfig, ModelConfig, OptimizerConfig, TrainConfig
 from tasks.prepare import PreparedData
-from tasks.progress import progress
+from tasks.progress import showing_progress
 from tasks.train.fit import TrainedModel, train
 from tasks.train.seen import SEEN_IMAGES, unseen
 from tasks.train.weights import name_start
@@ -31,7 +31,7 @@ def train_model(
     log = get_run_logger()
     store = open_store(store_uri)
     directory = work_dir / "experiments" / experiment_id
-    with progress("training", "epochs", key="training-progress") as advanced:
+    with showing_progress("training", "epochs", key="training-progress") as advanced:
         trained = train(data, config, directory, store=store, report=log.info, advanced=advanced)
     log.info("kept epoch %d of %d: experiments/%s", trained.best_epoch, trained.epochs, experiment_id)
     return trained

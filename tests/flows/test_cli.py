@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -60,8 +61,9 @@ def test_each_command_has_an_example_that_is_right_usage():
     assert set(commands) == set(EXAMPLES)
     for name, example in EXAMPLES.items():
         assert example in " ".join(commands[name].format_help().split())
-        words = shlex.split(example.split(" | ")[0].split(" > ")[0].split(" < ")[0])
-        arguments = words[words.index("stress-vision") + 1 :]
+        words = shlex.split(re.split(r" [|><] |\)", example)[0])
+        (start,) = [place for place, word in enumerate(words) if word.endswith("stress-vision")]
+        arguments = words[start + 1 :]
         assert _parser(arguments).parse_args(arguments).command
 
 
@@ -73,6 +75,25 @@ def test_the_printed_configuration_names_every_preset_value():
     done = stress_vision("config", "--preset", "highest_speed")
     assert done.returncode == 0
     assert 'architecture = "custom_light"' in done.stdout and "input_px = 120" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["fl"], {"fleet"}),
+        (["fleet", "--j"], {"--json"}),
+        (["run", "--train.ep"], {"--train.epochs"}),
+        (["run", "--train.optimizer.schedule", ""], {"plateau", "cosine"}),
+        (["evaluate", "2026"], set()),
+    ],
+)
+def test_bash_completes_commands_options_and_choices(typed: list[str], offered: set[str]) -> None:
+    script = stress_vision("completion", "bash").stdout
+    ask = f"COMP_WORDS=(stress-vision {shlex.join(typed)}); COMP_CWORD={len(typed)}; _stress_vision"
+    show = 'printf "%s\\n" "${COMPREPLY[@]}"'
+    command = ["bash", "-c", f"{script}\n{ask}\n{show}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert set(done.stdout.split()) == offered
 
 
 @pytest.mark.parametrize(

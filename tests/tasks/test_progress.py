@@ -13,12 +13,12 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 
 import tasks.progress
-from tasks.progress import progress
+from tasks.progress import showing_progress
 
 _COUNTS = """
 from prefect.logging import get_logger
-from tasks.progress import progress
-with progress("ingest", "objects") as advanced:
+from tasks.progress import showing_progress
+with showing_progress("ingest", "objects") as advanced:
     advanced(3, 10)
     get_logger("prefect").warning("as ever")
 """
@@ -63,7 +63,7 @@ def _trains(monkeypatch: pytest.MonkeyPatch, update: Callable[..., None]) -> boo
 
     @flow(name="trains")
     def trains() -> bool:
-        with progress("training", "epochs", key="test-progress") as advanced:
+        with showing_progress("training", "epochs", key="test-progress") as advanced:
             for epoch in range(3):
                 advanced(epoch + 1, 4)
         return True
