@@ -1,12 +1,25 @@
-"""What a person has changed of a deployment in the UI outlives the next time that it is deployed."""
+"""What a person has changed of a deployment in the UI outlives the next time that it is deployed, and so does
+a run that was due while nothing ran, which Prefect deletes where it is given schedules.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleUpdate, DeploymentUpdate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import Scheduled
 
 _SCHEDULE = {"schedule", "active", "max_scheduled_runs", "parameters", "slug"}
 
@@ -20,11 +33,30 @@ def edits_kept() -> Iterator[None]:
     """
     with get_client(sync_client=True) as client:
         before = {one.id: one for one in client.read_deployments()}
+        missed = _missed(client)
         yield
         for one in client.read_deployments():
             if one.id in before:
                 _keep_schedules(client, before[one.id], one)
                 _keep_parameters(client, before[one.id], one)
+        _make_up(client, missed)
+
+
+def _missed(client: SyncPrefectClient) -> dict[UUID, FlowRun]:
+    """The last run of each deployment that should have begun by now."""
+    due = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"before_": datetime.now(UTC)}),
+    )
+    runs = client.read_flow_runs(flow_run_filter=due, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+    return {run.deployment_id: run for run in reversed(runs) if run.deployment_id}
+
+
+def _make_up(client: SyncPrefectClient, missed: dict[UUID, FlowRun]) -> None:
+    """Begin what is not due any more: one run, however many were missed, since one does the work of all."""
+    for deployment in missed.keys() - _missed(client).keys():
+        due = Scheduled(scheduled_time=missed[deployment].expected_start_time)
+        client.create_flow_run_from_deployment(deployment, state=due)
 
 
 def _keep_schedules(client: SyncPrefectClient, before: DeploymentResponse, now: DeploymentResponse) -> None:

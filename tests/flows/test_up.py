@@ -62,8 +62,12 @@ def test_a_dead_worker_is_replaced_and_runs_that_are_late_after_a_downtime_all_c
         kept = up.ask("automations/filter", {})
         soon = datetime.now(UTC) + timedelta(seconds=20)
         due = [up.begin("release", {}, at=soon) for _ in range(3)]
+        scheduled = _schedule(up, "fleet", in_s=20)
+        assert wait_for(lambda: _runs(up, "fleet"))
     with up.running():
         late = [up.ended(run, within_s=400) for run in due]
+        made_up = wait_for(lambda: [run for run in _runs(up, "fleet") if run["end_time"]])
+        assert [datetime.fromisoformat(run["expected_start_time"]) for run in made_up] == [scheduled]
         assert {run["state_name"] for run in late} == {"Failed"}
         starts = sorted((run["start_time"], run["end_time"]) for run in late)
         assert all(end <= start for (_, end), (start, _) in pairwise(starts))
@@ -126,8 +130,8 @@ def _check_that_a_scheduled_run_starts_and_ends(up: Up) -> None:
     assert "no champion yet" in ended[0]["state"]["message"]
 
 
-def _schedule(up: Up, name: str) -> datetime:
-    soon = datetime.now(UTC) + timedelta(seconds=8)
+def _schedule(up: Up, name: str, in_s: float = 8) -> datetime:
+    soon = datetime.now(UTC) + timedelta(seconds=in_s)
     schedule = {"interval": 86_400, "anchor_date": soon.isoformat(), "timezone": "UTC"}
     path = f"deployments/{up.deployment(name)['id']}/schedules"
     up.ask(path, [{"schedule": schedule, "active": True}])
