@@ -35,17 +35,17 @@ def _comment(text: str) -> list[str]:
 
 def _assignment(name: str, value: Any) -> str:
     # TOML knows no null: an optional field that is not set stands as a comment
-    return f"# {name} =" if value is None else f"{name} = {_literal(value)}"
+    return f"# {name} =" if value is None else f"{name} = {literal(value)}"
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
     """A TOML literal; JSON's strings, numbers and booleans are TOML's."""
     if isinstance(value, BaseModel):
         value = value.model_dump()
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(key)} = {_literal(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(key)} = {literal(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_literal(item) for item in value) + "]"
+        return "[" + ", ".join(literal(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -18,10 +18,19 @@ from tasks.prepare import PreparedData
 from tasks.report.formats import data_uri_of, percent, points, words
 from tasks.rollout import FleetOutcome
 
-KEYS = (
-    "verdict", "report", "data", "training-history", "confusion-matrix", "cameras", "float-against-int8",
-    "fleet", "latency", "model-card", "training-progress",
-)  # fmt: skip
+KEYS = {
+    "verdict": "the outcome in a sentence, and every check with value and target",
+    "report": "a link to the whole report",
+    "data": "images by split and class",
+    "training-history": "loss and accuracy by epoch",
+    "confusion-matrix": "what the INT8 model took for what",
+    "cameras": "accuracy as other cameras would show the images",
+    "float-against-int8": "what INT8 costs, figure by figure",
+    "fleet": "what became of each device",
+    "latency": "milliseconds a frame on each device that measured",
+    "model-card": "what the model is for, and its limits",
+    "training-progress": "how far the training is, while it lasts",
+}
 """In the order in which they are read."""
 _ARTIFACT_BYTES = 95_000
 """Prefect keeps artifacts in its database, and shows one above 100 kB slowly or not at all."""
