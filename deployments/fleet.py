@@ -150,8 +150,9 @@ def _refuse_doubles(path: Path, devices: tuple[Device, ...]) -> None:
         first = machines.setdefault(device.host_key, device)
         if (first.host, first.port) != (device.host, device.port):
             raise InputError(
-                f"inventory {path}: {first.name} and {device.name} show the same host key, as copies of one "
-                "SD card do: whoever has one can pass for the other. On the copy run `sudo rm "
+                f"inventory {path}: {first.name} and {device.name} show the same host key. If they are one "
+                "device under two addresses, keep one of them. If one's SD card is a copy of the other's, "
+                "whoever has one can pass for the other: on the copy run `sudo rm "
                 "/etc/ssh/ssh_host_* && sudo dpkg-reconfigure openssh-server`, and pin its new key"
             )
         names.add(device.name)

@@ -317,10 +317,10 @@ def _fleet(given: argparse.Namespace) -> int:
     from flows.config import store_uri
     from storage.opening import open_store
     from storage.registry import Registry
-    from tasks.rollout import DeviceOutcome
+    from tasks.rollout.ledger import read_ledger
 
     registry = Registry(open_store(store_uri(given.store)))
-    devices = [DeviceOutcome.model_validate(facts) for facts in registry.devices().values()]
+    devices = list(read_ledger(registry).values())
     if given.json:
         print("".join(f"{device.model_dump_json()}\n" for device in devices), end="")
         return 0

@@ -8,7 +8,7 @@ from prefect.events import emit_event
 from flows.site import Site
 from storage.opening import open_store
 from storage.registry import Registry
-from tasks.rollout import DeviceOutcome
+from tasks.rollout.ledger import read_ledger
 
 UNSEEN = "stress-vision.device.unseen"
 _UNSEEN_FOR = timedelta(days=7)
@@ -30,9 +30,9 @@ def tell_unseen(site: Site, now: datetime | None = None) -> None:
 
 def unseen(site: Site, now: datetime) -> dict[str, str]:
     """Names of those devices, and when each was last seen."""
-    known = Registry(open_store(site.store)).devices()
+    known = read_ledger(Registry(open_store(site.store)))
     names = [device.name for device in site.fleet.devices] if site.fleet else []
-    seen = {name: DeviceOutcome.model_validate(known[name]).seen_at for name in names if name in known}
+    seen = {name: known[name].seen_at for name in names if name in known}
     return {
         name: f"{at:%F}" if at else "never"
         for name, at in seen.items()

@@ -10,6 +10,7 @@
 A release never changes: what is in its manifest is fixed by hash. Files may be attached beside it later.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -240,9 +241,16 @@ class Registry:
         return None if content is None else self._facts(key, content)
 
     def devices(self) -> dict[str, dict[str, object]]:
-        """The ledger: device name to what `record_device` wrote."""
+        """The ledger: device name to what `record_device` wrote; empty where it can't be read any more."""
         keys = [info.key for info in self._store.list("fleet") if info.key.count("/") == 1]
-        return {Path(key).stem: self._facts(key, self._store.read(key)) for key in keys}
+        return {Path(key).stem: self._line(key) for key in keys}
+
+    def _line(self, key: str) -> dict[str, object]:
+        """One line that is damaged, or was deleted just now, must not hide the others."""
+        content = self._read(key)
+        with contextlib.suppress(StoreError):
+            return {} if content is None else self._facts(key, content)
+        return {}
 
     def _manifest(self, version: str) -> tuple[Manifest, bytes]:
         """And the very bytes of it."""

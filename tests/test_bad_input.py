@@ -102,7 +102,7 @@ PARSERS = {
         b'{"version": "v1", "promoted_at": "2026-11-24T02:15:00Z", "previous": null, "anchor": "v1"}',
     ),
     "device.json": Parser(
-        in_store("fleet/pi-1.json", lambda store: Registry(open_store(store)).devices()),
+        in_store("fleet/pi-1.json", lambda store: Registry(open_store(store)).device("pi-1")),
         json.dumps(DEVICE).encode(),
     ),
     "manifest.json": Parser(lambda path: Manifest.parse(path.read_bytes(), "manifest.json", "v1"), b"{}"),

@@ -1019,9 +1019,9 @@ def compare_golden(
     allowed = 0 if exact else made["tolerance_lsb"]
     if off.any() if exact else not kin(got, expected.astype(int), allowed):
         raise Refused(
-            f"golden set of {manifest['version']}: outputs differ by up to {off.max()} steps of 1/256, in "
-            f"{(off > allowed).sum()} of {len(off)} images by more than {allowed}, under {runtime} (made by "
-            f"{made['runtime']})"
+            f"{manifest['version']} answers otherwise here than where it was made: "
+            f"{(off > allowed).sum()} of {len(off)} golden images differ by more than {allowed} "
+            f"steps of 1/256, up to {off.max()} ({runtime} here, {made['runtime']} there)"
         )
     return {"images": len(off), "worst_lsb": int(off.max()), "allowed_lsb": allowed, "runtime": runtime}
 

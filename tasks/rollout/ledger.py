@@ -5,7 +5,9 @@ last rollout that visited it. Nobody's silence replaces what a device has told, 
 newer, so a rollout that is killed leaves the truth of each device that it has come to.
 """
 
+import contextlib
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -14,6 +16,23 @@ from storage.errors import StoreError
 from storage.registry import Registry
 from tasks.benchmark import LatencyFigures
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
+
+
+def read_ledger(registry: Registry) -> dict[str, DeviceOutcome]:
+    """Device name to what was seen of it last; a line that can't be read says that nothing is known."""
+    return {name: _line(facts) or _unreadable(name) for name, facts in registry.devices().items()}
+
+
+def _line(facts: Mapping[str, object]) -> DeviceOutcome | None:
+    try:
+        return DeviceOutcome.model_validate(facts)
+    except ValidationError:
+        return None
+
+
+def _unreadable(device: str) -> DeviceOutcome:
+    reason = "its line of the ledger can't be read; the next rollout writes it anew"
+    return DeviceOutcome(device=device, outcome="inconclusive", reason=reason, visited=False)
 
 
 class Ledger:
@@ -50,8 +69,8 @@ class Ledger:
 
     def _write(self, outcome: DeviceOutcome) -> None:
         known, now = self._known(outcome.device), datetime.now(UTC)
-        if outcome.seen_at and known and known.seen_at and known.seen_at > outcome.seen_at:
-            return  # another run has seen it since
+        if outcome.seen_at and known and known.seen_at and outcome.seen_at < known.seen_at <= now:
+            return  # another run has seen it since, and none with a clock that is ahead
         if known and not outcome.seen_at:
             keep = {name: getattr(known, name) for name in ("running_release", "seen_at", "benchmark")}
             outcome = outcome.model_copy(update=keep)
@@ -62,16 +81,15 @@ class Ledger:
             figures = {**facts, "device": outcome.device, **outcome.benchmark.model_dump(mode="json")}
             self._registry.record_benchmark(self._release, outcome.device, outcome.seen_at, figures)
 
+    def _known(self, device: str) -> DeviceOutcome | None:
+        """What the ledger has; a line that can't be read is written anew."""
+        with contextlib.suppress(StoreError):
+            return _line(self._registry.device(device) or {})
+        return None
+
     def _of_running(self, outcome: DeviceOutcome, known: DeviceOutcome | None) -> LatencyFigures | None:
         """The figures of what a device runs: those of a release that it has left would pass for them."""
         if outcome.benchmark and outcome.running_release == self._release:
             return outcome.benchmark
         stays = known and known.running_release == outcome.running_release
         return known.benchmark if known and stays else None
-
-    def _known(self, device: str) -> DeviceOutcome | None:
-        """What the ledger has; a line that can't be read is written anew."""
-        try:
-            return DeviceOutcome.model_validate(self._registry.device(device) or {})
-        except (StoreError, ValidationError):
-            return None

@@ -46,6 +46,31 @@ class DeviceOutcome(BaseModel, frozen=True, title="Device"):
             return "not visited"
         return "returned" if self.returned else self.outcome
 
+    def sentence(self, release: str) -> str:
+        """What became of it in a rollout of that release, for whoever reads the log."""
+        runs, why = self.running_release or "no release", self.reason.removeprefix("returned: ")
+        if self.returned:
+            return f"{self.device} is back on {runs}: {why}."
+        match self.outcome:
+            case "updated" if self.previous_release == release:
+                said = f"{self.device} runs {release}, as before: {why}"
+            case "updated":
+                before = self.previous_release or "nothing"
+                said = f"{self.device} runs {release} now, and {before} before: {why}"
+            case "failed":
+                said = f"{release} fails on {self.device}, which runs {runs}: {why}"
+            case "faulty":
+                said = f"{self.device} has a fault of its own, and {self._runs_as_seen}: {why}"
+            case "unreachable":
+                said = f"{self.device} is out of reach, and {self._runs_as_seen}: {why}"
+            case "inconclusive":
+                said = f"{self.device} says nothing about {release}, and {self._runs_as_seen}: {why}"
+        return f"{said} ({self.seconds:.1f} s)."
+
+    @property
+    def _runs_as_seen(self) -> str:
+        return f"runs {self.running_release or 'no release'}" if self.seen_at else "didn't tell what it runs"
+
     def row(self) -> dict[str, str | float | None]:
         """For a Prefect table artifact, the report or a terminal."""
         figures = self.benchmark
@@ -132,4 +157,4 @@ def _why(devices: Sequence[DeviceOutcome], stopped: str) -> str:
 
 
 def _shortened(reason: str) -> str:
-    return reason if len(reason) <= _REASON_CHARACTERS else reason[: _REASON_CHARACTERS - 1] + "…"
+    return reason if len(reason) <= _REASON_CHARACTERS else reason[: _REASON_CHARACTERS - 1].rstrip() + "…"

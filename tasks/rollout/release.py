@@ -1,5 +1,6 @@
 """A registered release to the inventory's devices, in a flow that is running."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -43,8 +44,8 @@ def check_fleet(config: RolloutConfig) -> Fleet | None:
 class _Listener:
     """Logs and writes down what is heard of the devices, and shows how many are done."""
 
-    def __init__(self, ledger: Ledger, devices: int, advanced: Advanced):
-        self._ledger, self._log = ledger, get_run_logger()
+    def __init__(self, ledger: Ledger, release: str, devices: int, advanced: Advanced):
+        self._ledger, self._release, self._log = ledger, release, get_run_logger()
         self._devices, self._advanced = devices, advanced
         self._done: set[str] = set()
 
@@ -54,8 +55,8 @@ class _Listener:
         self._ledger.observe(outcome)
 
     def hear(self, outcome: DeviceOutcome) -> None:
-        said = (outcome.device, outcome.outcome, outcome.reason, outcome.seconds)
-        self._log.info("%s: %s, %s (%.1f s)", *said)
+        well = outcome.outcome == "updated" or outcome.returned
+        self._log.log(logging.INFO if well else logging.WARNING, "%s", outcome.sentence(self._release))
         self._ledger.observe(outcome)
         self._done.add(outcome.device)
         self._advanced(len(self._done), self._devices)
@@ -79,7 +80,7 @@ def roll_out_release(store_uri: str, release: Release, config: RolloutConfig) ->
     payload = read_payload(directory, config, order, signers, sign_program())
     ledger = Ledger(registry, release.version, str(flow_run.get_id() or ""))
     with showing_progress("rollout", "devices") as advanced:
-        listener = _Listener(ledger, len(fleet.devices), advanced)
+        listener = _Listener(ledger, release.version, len(fleet.devices), advanced)
         outcome = in_waves(
             fleet, payload, config, bring_with(fleet, payload, config, listener.switching),
             take_back_with(payload, config), listener.hear, serve_with(fleet), log.info,

@@ -119,8 +119,8 @@ class _Wave:
         if not tried:
             return f"wave {self._number}: no device has answered"
         return (
-            f"wave {self._number}: {tried - failed} of {tried} devices prove the release; it may fail on up "
-            f"to {share_at_most(failed, tried):.0%} of all (95 % bound)"
+            f"wave {self._number}: {tried - failed} of {tried} devices prove the release; with 95 % "
+            f"confidence it fails on {share_at_most(failed, tried):.0%} of all at most"
         )
 
     def _why_to_stop(self) -> str | None:

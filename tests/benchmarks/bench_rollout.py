@@ -1,15 +1,21 @@
-"""A rollout beside a script that only copies, hashes and links, over the same sshd devices in one run.
+"""A rollout beside scripts that only copy, hash and link, over the same sshd devices in one run.
 
-    python -m tests.benchmarks.bench_rollout RELEASES [--devices 20] [--simulated 0]
+    python -m tests.benchmarks.bench_rollout RELEASES [--devices 20] [--mb 2] [--peers VENV] [--simulated 0]
 
-RELEASES holds at least two releases, as `python -m tests.faults --releases RELEASES` leaves them. The script
-is paramiko in as many threads as we serve devices at once; it proves nothing and can't go back.
-`--simulated N` sends a rollout through a Prefect flow to N devices that answer at once: the flow's own cost.
+RELEASES holds at least three releases, as `python -m tests.faults --releases RELEASES` leaves them; their
+models are padded to `--mb`. The scripts are paramiko, in as many threads as we serve devices at once and one
+after the other, and Fabric and Ansible where VENV has them; they prove nothing and can't go back. Then one
+device behind a relay that counts bytes, and behind one that is 50 ms away each way. `--simulated N` sends a
+rollout through a Prefect flow to N devices that answer at once: the flow's own cost.
 """
 
 import argparse
 import hashlib
+import json
+import os
 import resource
+import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +27,7 @@ import paramiko
 from deployments.fleet import Device, Fleet
 from tasks.benchmark import BenchmarkConfig
 from tasks.rollout import RolloutConfig
+from tests.benchmarks.relay import Relay
 from tests.rollouts import roll_out
 from tests.ssh_devices import SshDevice, fleet_of, make_device, new_key
 
@@ -31,16 +38,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("releases", type=Path)
     parser.add_argument("--devices", type=int, default=20)
+    parser.add_argument("--mb", type=float, default=2.0, help="of each release's model")
+    parser.add_argument("--peers", type=Path, help="virtual environment with fabric and ansible-core")
     parser.add_argument("--simulated", type=int, default=0)
     given = parser.parse_args()
-    releases = sorted(path for path in given.releases.glob("2*") if path.is_dir())
     with tempfile.TemporaryDirectory() as scratch:
-        compare(releases, given.devices, Path(scratch))
+        found = sorted(path for path in given.releases.glob("2*") if path.is_dir())
+        releases = [padded(path, int(given.mb * 1e6), Path(scratch)) for path in found]
+        compare(releases, given.devices, Path(scratch), given.peers)
     if given.simulated:
         simulate(given.simulated)
 
 
-def compare(releases: list[Path], count: int, scratch: Path) -> None:
+def padded(release: Path, size: int, folder: Path) -> Path:
+    """The release with a model of that many bytes: the runtime passes over what follows its end."""
+    manifest = json.loads((release / "manifest.json").read_text())
+    model = (release / manifest["model"]).read_bytes()
+    model += os.urandom(max(0, size - len(model)))
+    digest = hashlib.sha256(model).hexdigest()
+    directory = folder / f"{release.name[:-8]}{digest[:8]}"
+    shutil.copytree(release, directory)
+    (directory / manifest["model"]).write_bytes(model)
+    manifest["files"][manifest["model"]] = {"sha256": digest, "bytes": len(model)}
+    (directory / "manifest.json").write_text(json.dumps({**manifest, "version": directory.name}))
+    return directory
+
+
+def compare(releases: list[Path], count: int, scratch: Path, peers: Path | None) -> None:
     new_key(scratch / "key")
     devices = [
         make_device(scratch / f"pi-{number}", scratch / "key", f"pi-{number}") for number in range(count)
@@ -48,25 +72,45 @@ def compare(releases: list[Path], count: int, scratch: Path) -> None:
     for device in devices:
         device.start()
     try:
-        say("script: copy, hash, link", lambda: by_script(devices, releases[0]))
+        say("script in 8 threads", lambda: by_script(devices, releases[0]))
         say("ours, first release, program sent", lambda: ours(devices, releases[0]))
         say("ours, next release", lambda: ours(devices, releases[1]))
         say("ours, release is there already", lambda: ours(devices, releases[1]))
-        say(
-            "ours, next release, in waves, measured for 2.5 s", lambda: ours(devices, releases[0], waves=True)
-        )
+        say("ours, in waves, measured for 2.5 s", lambda: ours(devices, releases[0], waves=True))
+        say("script, one device after the other", lambda: by_script(devices, releases[0], threads=1))
+        if peers:
+            say("Fabric, one device after the other", lambda: by_fabric(devices, releases[0], peers, scratch))
+            say("Ansible, 20 forks, pipelining", lambda: by_ansible(devices, releases[0], peers, scratch))
+        one_device(devices[0], releases)
     finally:
         for device in devices:
             device.stop()
 
 
-def say(what: str, work: Callable[[], object]) -> None:
-    before, started = time.process_time(), time.monotonic()
+def one_device(device: SshDevice, releases: list[Path]) -> None:
+    """Bytes of one visit, and its seconds 50 ms away each way."""
+    with Relay(device.device.port, 0.0) as relay:
+        near = [SshDevice(device.device.model_copy(update={"port": relay.port}), device.folder)]
+        say("ours, one device, release is there already", lambda: ours(near, releases[0]), relay)
+    with Relay(device.device.port, 0.05) as relay:
+        far = [SshDevice(device.device.model_copy(update={"port": relay.port}), device.folder)]
+        say("50 ms away: script", lambda: by_script(far, releases[0]), relay)
+        say("50 ms away: ours, next release", lambda: ours(far, releases[2]), relay)
+        say("50 ms away: ours, release is there already", lambda: ours(far, releases[2]), relay)
+
+
+def say(what: str, work: Callable[[], object], relay: Relay | None = None) -> None:
+    """Seconds, and processor time here with that of programs that we wait for; the devices' is not in it."""
+    cpu, started, carried = cpu_s(), time.monotonic(), relay.carried if relay else 0
     work()
-    print(
-        f"{what}: {time.monotonic() - started:.1f} s, {time.process_time() - before:.2f} CPU s here",
-        flush=True,
-    )
+    seconds, cpu = time.monotonic() - started, cpu_s() - cpu
+    told = f"{what}: {seconds:.1f} s, {cpu:.2f} CPU s here"
+    print(told + (f", {(relay.carried - carried) / 1000:.1f} kB" if relay else ""), flush=True)
+
+
+def cpu_s() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def ours(devices: list[SshDevice], release: Path, waves: bool = False) -> None:
@@ -83,8 +127,8 @@ def ours(devices: list[SshDevice], release: Path, waves: bool = False) -> None:
         raise RuntimeError(fleet.sentence)
 
 
-def by_script(devices: list[SshDevice], release: Path) -> None:
-    with ThreadPoolExecutor(_PARALLEL) as pool:
+def by_script(devices: list[SshDevice], release: Path, threads: int = _PARALLEL) -> None:
+    with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda device: copy_and_link(device.device, release), devices))
 
 
@@ -105,6 +149,55 @@ def copy_and_link(device: Device, release: Path) -> None:
         stdin.channel.shutdown_write()
         if stdout.channel.recv_exit_status():
             raise RuntimeError(f"{device.name}: hashes differ")
+
+
+_FABRIC = """
+import hashlib, json, sys
+from pathlib import Path
+from fabric import Connection
+release = Path(sys.argv[2])
+for device in json.loads(sys.argv[1]):
+    options = {"key_filename": device["key_file"], "look_for_keys": False, "allow_agent": False}
+    target = device["root"] + "-fabric"
+    with Connection(device["host"], device["user"], device["port"], connect_kwargs=options) as connection:
+        connection.run("mkdir -p " + target, hide=True)
+        sums = ""
+        for file in sorted(release.iterdir()):
+            connection.put(str(file), target + "/" + file.name)
+            sums += hashlib.sha256(file.read_bytes()).hexdigest() + "  " + target + "/" + file.name + "\\n"
+        link = "ln -sfn " + target + " " + target + "-current"
+        connection.run("printf '" + sums + "' | sha256sum -c --quiet && " + link)
+"""
+_PLAYBOOK = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - copy: {src: "%s/", dest: "{{ root }}-ansible/"}
+    - file: {src: "{{ root }}-ansible", dest: "{{ root }}-ansible-current", state: link}
+"""
+
+
+def by_fabric(devices: list[SshDevice], release: Path, peers: Path, scratch: Path) -> None:
+    told = json.dumps([device.device.model_dump(mode="json") for device in devices])
+    words = [peers / "bin" / "python", "-c", _FABRIC, told, release]
+    subprocess.run(words, check=True, timeout=600, cwd=scratch)
+
+
+def by_ansible(devices: list[SshDevice], release: Path, peers: Path, scratch: Path) -> None:
+    """`copy` compares hashes by itself."""
+    lines = [
+        f"{one.device.name} ansible_host={one.device.host} ansible_port={one.device.port} "
+        f"ansible_user={one.device.user} ansible_ssh_private_key_file={one.device.key_file} "
+        f"ansible_python_interpreter={one.device.python} root={one.device.root}"
+        for one in devices
+    ]
+    (scratch / "hosts").write_text("\n".join(lines))
+    (scratch / "play.yml").write_text(_PLAYBOOK % release)
+    settings = {"ANSIBLE_PIPELINING": "1", "ANSIBLE_HOST_KEY_CHECKING": "0", "ANSIBLE_HOME": str(scratch)}
+    words = [peers / "bin" / "ansible-playbook", "-f", "20", "-i", scratch / "hosts", scratch / "play.yml"]
+    subprocess.run(
+        words, check=True, timeout=600, env={**os.environ, **settings}, stdout=subprocess.DEVNULL, cwd=scratch
+    )
 
 
 def simulate(count: int) -> None:

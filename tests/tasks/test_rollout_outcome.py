@@ -11,7 +11,7 @@ from storage.errors import DeviceError, FleetError, InputError, StoreError
 from storage.registry import Registry
 from tasks.register import Release
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig
-from tasks.rollout.ledger import Ledger
+from tasks.rollout.ledger import Ledger, read_ledger
 from tasks.rollout.release import check_fleet, roll_out_release
 from tests.releases import new_store
 from tests.rollouts import record
@@ -221,6 +221,26 @@ def test_a_line_that_can_not_be_read_is_written_anew(tmp_path: Path) -> None:
     assert registry.devices()["a"]["running_release"] == VERSION
 
 
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "[[1]]", '"x"', '{"outcome": "well"}', '{"device": 3}', "", "\xff"]
+)
+def test_a_line_that_can_not_be_read_hides_no_other(tmp_path: Path, content: str) -> None:
+    registry = Registry(new_store(tmp_path))
+    record(registry, whole(seen("a"), seen("b")))
+    (tmp_path / "fleet/a.json").write_text(content, "latin-1")
+    ledger = read_ledger(registry)
+    assert list(ledger) == ["a", "b"] and ledger["b"].running_release == VERSION
+    assert ledger["a"].seen_at is None and "can't be read; the next rollout" in ledger["a"].reason
+
+
+def test_an_observation_from_a_clock_that_was_ahead_is_replaced(tmp_path: Path) -> None:
+    registry = Registry(new_store(tmp_path))
+    ahead = datetime.now(UTC) + timedelta(400)
+    Ledger(registry, OLDER).observe(seen("a", seen_at=ahead, running_release=OLDER))
+    Ledger(registry, VERSION).observe(seen("a"))
+    assert registry.devices()["a"]["running_release"] == VERSION
+
+
 def test_devices_that_were_not_visited_keep_their_line(tmp_path: Path) -> None:
     registry = Registry(new_store(tmp_path))
     record(registry, whole(seen("a")))
@@ -283,3 +303,29 @@ def test_a_row_of_a_table_tells_release_time_and_figures() -> None:
     assert (row["running"], row["seen (UTC)"], row["p50 ms"]) == (VERSION, "2026-01-31 03:15", 2.0)
     assert set(row) == set(seen("b", benchmark=None, seen_at=None).row())
     assert fleet_outcome("updated", "failed").table()[1]["seen (UTC)"] == ""
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"outcome": "updated", "running_release": "B", "previous_release": "A", "reason": "p95 4 ms"},
+         "pi-1 runs B now, and A before: p95 4 ms (2.0 s)."),
+        ({"outcome": "updated", "running_release": "B", "reason": "p95 4 ms"},
+         "pi-1 runs B now, and nothing before: p95 4 ms (2.0 s)."),
+        ({"outcome": "updated", "running_release": "B", "previous_release": "B", "reason": "p95 4 ms"},
+         "pi-1 runs B, as before: p95 4 ms (2.0 s)."),
+        ({"outcome": "failed", "running_release": "A", "reason": "B hangs; returned to A"},
+         "B fails on pi-1, which runs A: B hangs; returned to A (2.0 s)."),
+        ({"outcome": "failed", "running_release": "A", "returned": True, "reason": "returned: it stopped"},
+         "pi-1 is back on A: it stopped."),
+        ({"outcome": "faulty", "running_release": "A", "seen_at": datetime(2026, 1, 1, tzinfo=UTC),
+          "reason": "disk full"}, "pi-1 has a fault of its own, and runs A: disk full (2.0 s)."),
+        ({"outcome": "unreachable", "reason": "no route"},
+         "pi-1 is out of reach, and didn't tell what it runs: no route (2.0 s)."),
+        ({"outcome": "inconclusive", "seen_at": datetime(2026, 1, 1, tzinfo=UTC), "reason": "too hot"},
+         "pi-1 says nothing about B, and runs no release: too hot (2.0 s)."),
+    ],
+)  # fmt: skip
+def test_the_log_says_of_each_device_what_it_runs_and_why(facts: dict[str, object], said: str) -> None:
+    told = {"device": "pi-1", "seconds": 2.0, **facts}
+    assert DeviceOutcome.model_validate(told).sentence("B") == said

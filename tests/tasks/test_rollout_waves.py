@@ -253,8 +253,8 @@ def test_each_wave_says_what_it_proves_of_the_devices_that_were_not_asked() -> N
     config = RolloutConfig(max_parallel=1, canaries=5, waves=(1.0,))
     in_waves(fleet(59), PAYLOAD, config, answers.bring, answers.take_back, say=said.append)
     assert said == [
-        "wave 1: 5 of 5 devices prove the release; it may fail on up to 45% of all (95 % bound)",
-        "wave 2: 59 of 59 devices prove the release; it may fail on up to 5% of all (95 % bound)",
+        "wave 1: 5 of 5 devices prove the release; with 95 % confidence it fails on 45% of all at most",
+        "wave 2: 59 of 59 devices prove the release; with 95 % confidence it fails on 5% of all at most",
     ]
 
 
