@@ -47,6 +47,11 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", title="Network"):
         description="Activation of the mobilenet_v3_small backbone. relu6 keeps the INT8 graph in one piece "
         "on the device; hard_swish is the published network.",
     )
+    quantization_aware: bool = Field(
+        default=False,
+        description="The mobilenet_v3_small backbone learns with its activations rounded as INT8 will round them: "
+        "it loses less by quantization, and an epoch takes longer.",
+    )
     filters: tuple[int, ...] = Field(
         default=(),
         description="Channels per stage, four numbers, for custom_light (default 32, 64, 128, 256) and "

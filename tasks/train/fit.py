@@ -241,7 +241,8 @@ def _write_final_model(splits, config: TrainConfig, directory: Path):
     from tasks.train.networks import build_network, in_classes
 
     shape = splits["train"].images.shape[1:]
-    network = build_network(config.model, shape[0], shape[2])
+    plain = config.model.model_copy(update={"quantization_aware": False})
+    network = build_network(plain, shape[0], shape[2])
     best = keras.models.load_model(directory / BEST_MODEL, compile=False)
     network.set_weights(best.get_weights())
     network = in_classes(network)

@@ -74,6 +74,8 @@ def _backbone(config: ModelConfig):
     """Keras' MobileNetV3Small without its top, with our batch-norm momentum and activation."""
     import keras
 
+    from tasks.train.rounding import with_rounding
+
     backbone = keras.applications.MobileNetV3Small(
         input_shape=(config.input_px, config.input_px, 3),
         include_top=False,
@@ -88,7 +90,7 @@ def _backbone(config: ModelConfig):
         layer.trainable = index >= frozen
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = config.batch_norm_momentum
-    return backbone
+    return with_rounding(backbone) if config.quantization_aware else backbone
 
 
 def _with_relu6(layer):

@@ -143,9 +143,9 @@ def _copy_weights(network, path: Path, name: str) -> None:
 
 
 def _layer_kinds(network) -> list[str]:
-    """The classes of all layers: weights of equal shape fit another activation, too."""
+    """The classes of all layers: weights of equal shape fit another activation, too. Rounding is none's own."""
     nested = (_layer_kinds(one) if hasattr(one, "layers") else [type(one).__name__] for one in network.layers)
-    return [kind for kinds in nested for kind in kinds]
+    return [kind for kinds in nested for kind in kinds if kind != "Rounded"]
 
 
 def _imagenet_weights() -> list:
