@@ -69,6 +69,11 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", title="Network"):
         description="Tell eight emotions apart inside, anger from fear from disgust, and sum their "
         "probabilities to the five classes in the graph.",
     )
+    mirrored: bool = Field(
+        default=False,
+        description="Answer with the mean over an image and its mirror image: some tenths of a point for twice the "
+        "work on the device.",
+    )
     dropout: float = Field(
         default=0.3,
         ge=0,

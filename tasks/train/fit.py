@@ -241,8 +241,7 @@ def _write_final_model(splits, config: TrainConfig, directory: Path):
     from tasks.train.networks import build_network, in_classes
 
     shape = splits["train"].images.shape[1:]
-    plain = config.model.model_copy(update={"quantization_aware": False})
-    network = build_network(plain, shape[0], shape[2])
+    network = build_network(config.model, shape[0], shape[2], kept=True)
     best = keras.models.load_model(directory / BEST_MODEL, compile=False)
     network.set_weights(best.get_weights())
     network = in_classes(network)

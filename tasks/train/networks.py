@@ -16,10 +16,12 @@ HEAD = "probabilities"
 """Name of the last layer that learns."""
 
 
-def build_network(config: ModelConfig, image_px: int, channels: int):
+def build_network(config: ModelConfig, image_px: int, channels: int, *, kept: bool = False):
     """Build a network with random weights for uint8 images (N, image_px, image_px, channels).
 
     It learns: with `config.emotions` its output is float32 (N, 8), of EMOTIONS; `in_classes` sums them up.
+    `kept`: as it is handed on, with the same weights: its activations not rounded, its answers those of an
+    image and its mirror image where `config.mirrored`.
     """
     import keras
 
@@ -29,10 +31,14 @@ def build_network(config: ModelConfig, image_px: int, channels: int):
         "custom_light": _custom_light,
         "resnet_native": _resnet_native,
     }[config.architecture]
+    config = config.model_copy(update={"quantization_aware" if kept else "mirrored": False})
     # float32 even under mixed precision: a float16 softmax saturates
     units = len(EMOTIONS if config.emotions else CLASSES)
     head = keras.layers.Dense(units, "softmax", dtype="float32", name=HEAD)
-    return keras.Model(image, head(build(image, config)), name=config.architecture)
+    answers = head(build(image, config))
+    if config.mirrored:
+        answers = keras.ops.mean(keras.ops.reshape(answers, (2, -1, units)), axis=0)
+    return keras.Model(image, answers, name=config.architecture)
 
 
 def in_classes(network):
@@ -47,11 +53,24 @@ def in_classes(network):
     return whole
 
 
-def _enlarged_rgb(image, px: int, scale: float, offset: float):
+def _scaled(image, scale: float, offset: float, config: ModelConfig):
+    """Scaled values of images (N, P, P, C); of them and then of their mirror images (2 N, P, P, C).
+
+    Faces have no handedness, so the answers to both differ by error alone. Mirrored after scaling: before it,
+    the converter would give the camera's pixels the range of the scaled ones, too.
+    """
+    from keras import layers, ops
+
+    x = layers.Rescaling(scale, offset, name="scale")(image)
+    return ops.concatenate([x, ops.flip(x, axis=2)], axis=0) if config.mirrored else x
+
+
+def _enlarged_rgb(image, scale: float, offset: float, config: ModelConfig):
     """Scaled values (N, px, px, 3) of an image; a grey one gets three equal channels."""
     from keras import layers
 
-    x = layers.Rescaling(scale, offset, name="scale")(image)
+    px = config.input_px
+    x = _scaled(image, scale, offset, config)
     if image.shape[1] != px:
         x = layers.Resizing(px, px, interpolation="bilinear", name="enlarge")(x)
     return layers.Concatenate(name="to_rgb")([x, x, x]) if image.shape[-1] == 1 else x
@@ -61,7 +80,7 @@ def _mobilenet_v3_small(image, config: ModelConfig):
     """Phase document §2: backbone in [-1, 1], its last layers trainable, two dense layers of 256 and 128."""
     from keras import layers, regularizers
 
-    x = _backbone(config)(_enlarged_rgb(image, config.input_px, 1 / 127.5, -1.0))
+    x = _backbone(config)(_enlarged_rgb(image, 1 / 127.5, -1.0, config))
     x = layers.GlobalAveragePooling2D()(x)
     for units, dropout in ((256, config.dropout), (128, config.head_dropout)):
         x = layers.Dropout(dropout)(x)
@@ -107,7 +126,7 @@ def _custom_light(image, config: ModelConfig):
     from keras import layers
 
     first, *others, last = config.channels_per_stage
-    x = _enlarged_rgb(image, config.input_px, 1 / 255, 0.0)
+    x = _enlarged_rgb(image, 1 / 255, 0.0, config)
     x = layers.Conv2D(first, 3, strides=2, padding="same", use_bias=False)(x)
     x = layers.MaxPooling2D()(_batch_norm_relu(x, config))
     for filters in others:
@@ -125,7 +144,7 @@ def _resnet_native(image, config: ModelConfig):
     """
     from keras import layers
 
-    x = layers.Rescaling(1 / 127.5, -1.0, name="scale")(image)
+    x = _scaled(image, 1 / 127.5, -1.0, config)
     x = layers.Conv2D(config.channels_per_stage[0], 3, padding="same", use_bias=False)(x)
     x = _batch_norm_relu(x, config)
     for stage, (filters, blocks) in enumerate(zip(config.channels_per_stage, config.blocks, strict=True)):
