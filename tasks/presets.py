@@ -4,19 +4,10 @@ from typing import Any, Literal
 
 Preset = Literal["highest_accuracy", "balanced", "highest_speed", "smallest", "mobilenet_v3"]
 
-_MOBILENET = {"architecture": "mobilenet_v3_small", "input_px": 160}
-_NATIVE: dict[str, Any] = {
-    "batch_size": 64,
+_RECIPE: dict[str, Any] = {
     "class_weights": 0.4,
     "accuracy_for_recall": 0.01,
     "early_stopping_patience": 30,
-    "optimizer": {
-        "name": "adamw",
-        "weight_decay": 0.05,
-        "clip_norm": 5.0,
-        "schedule": "cosine",
-        "ema_momentum": 0.998,
-    },
     "augmentation": {
         "shift_share": 0.08,
         "zoom_share": 0.12,
@@ -33,54 +24,73 @@ _NATIVE: dict[str, Any] = {
         "dark_share": 0.12,
     },
 }
-"""What proved itself for resnet_native: docs/experiments.md."""
+_OPTIMIZER: dict[str, Any] = {
+    "name": "adamw",
+    "weight_decay": 0.05,
+    "clip_norm": 5.0,
+    "schedule": "cosine",
+    "ema_momentum": 0.998,
+}
+"""What proved itself for all of them: docs/experiments.md."""
+
+_BALANCED: dict[str, Any] = {
+    "architecture": "resnet_native",
+    "filters": (24, 48, 112, 256),
+    "blocks": (0, 1, 1, 1),
+    "emotions": True,
+}
 
 PRESETS: dict[Preset, dict[str, Any]] = {
     "highest_accuracy": {
-        "prepare": {"target_per_class": 10_000},
+        "prepare": {"target_per_class": 3_000, "posted_share": 0.15},
         "train": {
-            "model": _MOBILENET,
-            "epochs": 100,
-            "batch_size": 16,
-            "optimizer": {"learning_rate": 0.0001},
+            **_RECIPE,
+            "model": {**_BALANCED, "mirrored": True},
+            "epochs": 36,
+            "batch_size": 64,
+            "optimizer": {**_OPTIMIZER, "learning_rate": 0.002},
         },
     },
     "mobilenet_v3": {
-        "prepare": {"target_per_class": 5_000},
+        "prepare": {"target_per_class": 5_000, "posted_share": 0.15},
         "train": {
-            "model": _MOBILENET,
+            **_RECIPE,
+            "model": {
+                "architecture": "mobilenet_v3_small",
+                "input_px": 160,
+                "trainable_layers": 1_000,
+                "quantization_aware": True,
+                "emotions": True,
+            },
             "epochs": 50,
             "batch_size": 32,
-            "optimizer": {"learning_rate": 0.001},
+            "optimizer": {**_OPTIMIZER, "learning_rate": 0.001},
         },
     },
     "highest_speed": {
-        "prepare": {"target_per_class": 5_000},
+        "prepare": {"target_per_class": 5_000, "posted_share": 0.15},
         "train": {
-            "model": {"architecture": "custom_light", "input_px": 120, "dropout": 0.2},
+            **_RECIPE,
+            "model": {"architecture": "custom_light", "input_px": 120, "dropout": 0.2, "emotions": True},
             "epochs": 50,
             "batch_size": 64,
-            "optimizer": {"learning_rate": 0.001},
+            "optimizer": {**_OPTIMIZER, "learning_rate": 0.001},
         },
     },
     "balanced": {
         "prepare": {"target_per_class": 3_000, "posted_share": 0.15},
         "train": {
-            **_NATIVE,
-            "model": {
-                "architecture": "resnet_native",
-                "filters": (24, 48, 112, 256),
-                "blocks": (0, 1, 1, 1),
-                "emotions": True,
-            },
+            **_RECIPE,
+            "model": _BALANCED,
             "epochs": 36,
-            "optimizer": {**_NATIVE["optimizer"], "learning_rate": 0.002},
+            "batch_size": 64,
+            "optimizer": {**_OPTIMIZER, "learning_rate": 0.002},
         },
     },
     "smallest": {
         "prepare": {"target_per_class": 3_000, "posted_share": 0.15},
         "train": {
-            **_NATIVE,
+            **_RECIPE,
             "model": {
                 "architecture": "resnet_native",
                 "filters": (8, 16, 32, 56),
@@ -89,10 +99,11 @@ PRESETS: dict[Preset, dict[str, Any]] = {
                 "emotions": True,
             },
             "epochs": 30,
-            "optimizer": {**_NATIVE["optimizer"], "learning_rate": 0.004, "weight_decay": 0.01},
-            "augmentation": {**_NATIVE["augmentation"], "contrast_share": 0.2, "erasing_share": 0.0},
+            "batch_size": 64,
+            "optimizer": {**_OPTIMIZER, "learning_rate": 0.004, "weight_decay": 0.01},
+            "augmentation": {**_RECIPE["augmentation"], "contrast_share": 0.2, "erasing_share": 0.0},
         },
     },
 }
-"""highest_accuracy, mobilenet_v3 and highest_speed are the phase document's, mobilenet_v3 its balanced one;
-only what it says, all else stays at its default. README.md has what balanced and smallest reached."""
+"""mobilenet_v3 and highest_speed are the phase document's networks with its epochs, batches and rates, in the
+recipe that proved itself. docs/figures.md has what each reached."""

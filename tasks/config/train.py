@@ -49,8 +49,8 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", title="Network"):
     )
     quantization_aware: bool = Field(
         default=False,
-        description="The mobilenet_v3_small backbone learns with its activations rounded as INT8 will round them: "
-        "it loses less by quantization, and an epoch takes longer.",
+        description="The mobilenet_v3_small backbone learns with its activations rounded as INT8 rounds "
+        "them: it loses less by quantization, and an epoch takes longer.",
     )
     filters: tuple[int, ...] = Field(
         default=(),
@@ -71,8 +71,8 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", title="Network"):
     )
     mirrored: bool = Field(
         default=False,
-        description="Answer with the mean over an image and its mirror image: some tenths of a point for twice the "
-        "work on the device.",
+        description="Answer with the mean over an image and its mirror image: some tenths of a point for "
+        "twice the work on the device.",
     )
     dropout: float = Field(
         default=0.3,

@@ -143,7 +143,7 @@ def _copy_weights(network, path: Path, name: str) -> None:
 
 
 def _layer_kinds(network) -> list[str]:
-    """The classes of all layers: weights of equal shape fit another activation, too. Rounding is none's own."""
+    """The classes of all layers: weights of equal shape fit another activation, too. Rounding has none."""
     nested = (_layer_kinds(one) if hasattr(one, "layers") else [type(one).__name__] for one in network.layers)
     return [kind for kinds in nested for kind in kinds if kind != "Rounded"]
 

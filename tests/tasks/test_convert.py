@@ -36,7 +36,7 @@ def _saved(directory, config):
     import keras
 
     keras.utils.set_random_seed(3)
-    network = build_network(config, 48, 1)
+    network = build_network(config, 48, 1, kept=True)
     # untrained, its answers hardly differ; a head that is 20 times as steep makes them do so
     head = network.get_layer("probabilities")
     head.set_weights([20 * weight for weight in head.get_weights()])
@@ -53,6 +53,19 @@ def saved(tmp_path_factory):
 @pytest.fixture(scope="module")
 def converted(saved, data, tmp_path_factory):
     return convert(saved, data, QUICK, tmp_path_factory.mktemp("convert") / "out")
+
+
+def test_a_mirrored_network_takes_the_cameras_bytes_and_answers_alike_for_a_mirror_image(tmp_path, data):
+    from ai_edge_litert.interpreter import Interpreter
+
+    saved = _saved(tmp_path, SMALL.model_copy(update={"mirrored": True, "emotions": True}))
+    converted = convert(saved, data, QUICK.model_copy(update={"formats": ()}), tmp_path / "out")
+    interpreter = Interpreter(str(converted.int8.path))
+    assert interpreter.get_input_details()[0]["quantization"] == (1.0, 0)
+    images = load_split(data.directory, "test").images[:8]
+    answers, mirrored = (predict(converted.int8.path, one) for one in (images, images[:, :, ::-1]))
+    np.testing.assert_allclose(answers, mirrored, atol=0.02)
+    assert np.ptp(answers, axis=0).max() > 0.05
 
 
 def test_each_format_is_written_under_its_name_and_smaller_than_the_one_before(converted):

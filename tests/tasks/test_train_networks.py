@@ -7,7 +7,7 @@ from storage.errors import ModelError
 from storage.opening import open_store
 from tasks.classes import EMOTIONS
 from tasks.train import ModelConfig, TrainConfig
-from tasks.train.networks import BACKBONE, build_network, in_classes
+from tasks.train.networks import BACKBONE, HEAD, build_network, in_classes
 from tasks.train.weights import set_start_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
@@ -93,6 +93,56 @@ def test_relu6_replaces_every_hard_swish_and_keeps_the_weights_where_they_were()
     assert _layers(published, "Activation") and not _layers(network, "Activation")
     ours, theirs = ([w.path for w in one.get_layer(BACKBONE).weights] for one in (network, published))
     assert ours == theirs
+
+
+def test_the_backbone_learns_rounded_and_is_kept_unrounded_with_the_same_weights():
+    import keras
+
+    aware = V3.model_copy(update={"quantization_aware": True})
+    learning, kept = build_network(aware, 48, 1), build_network(aware, 48, 1, kept=True)
+    assert len(_layers(learning, "Rounded")) > 80 and not _layers(kept, "Rounded")
+    ours, plain = (one.get_layer(BACKBONE) for one in (learning, build_network(V3, 48, 1)))
+    assert [w.path for w in ours.weights] == [w.path for w in plain.weights]
+    assert [w.path for w in ours.trainable_weights] == [w.path for w in plain.trainable_weights]
+    plain.set_weights(ours.get_weights())
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 32, 32, 3)).astype(np.float32)
+    # the first block: untrained, hardly anything reaches the last one
+    early = zip((ours, plain), ("expanded_conv_project_bn_rounded", "expanded_conv_project_bn"), strict=True)
+    rounded, exact = (keras.Model(one.input, one.get_layer(name).output)(images) for one, name in early)
+    assert 0 < np.abs(rounded - exact).mean() < 0.2 * np.std(exact)
+
+
+def test_a_rounded_tensor_has_256_steps_zero_among_them_and_passes_the_gradient_on():
+    import tensorflow as tf
+
+    from tasks.train.rounding import Rounded
+
+    values = tf.constant(np.random.default_rng(0).normal(1, 2, 10_000).astype(np.float32))
+    values = tf.concat([values, [0.0]], axis=0)
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        rounded = Rounded()(values)
+    step = np.ptp(values.numpy()) / 255
+    assert 200 < len(np.unique(rounded.numpy())) <= 256 and rounded.numpy()[-1] == 0
+    assert np.abs(rounded.numpy() - values.numpy()).max() <= step * 0.51
+    assert (tape.gradient(rounded, values).numpy() == 1).all()
+
+
+@pytest.mark.parametrize(("architecture", "steep"), [("custom_light", 1_000), ("resnet_native", 20)])
+def test_a_mirrored_network_answers_with_the_mean_over_an_image_and_its_mirror_image(architecture, steep):
+    config = ModelConfig(architecture=architecture, input_px=32, emotions=True, mirrored=True)
+    learning, kept = (
+        in_classes(build_network(config, 48, 1)),
+        in_classes(build_network(config, 48, 1, kept=True)),
+    )
+    head = learning.get_layer(HEAD)
+    # untrained, its answers hardly differ
+    head.set_weights([steep * weight for weight in head.get_weights()])
+    kept.set_weights(learning.get_weights())
+    images = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 1), np.uint8)
+    one, other = learning.predict(images, verbose=0), learning.predict(images[:, :, ::-1], verbose=0)
+    assert np.abs(one - other).max() > 1e-3
+    np.testing.assert_allclose(kept.predict(images, verbose=0), (one + other) / 2, atol=1e-4)
 
 
 def test_batch_norm_statistics_follow_within_a_few_steps():
