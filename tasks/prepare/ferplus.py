@@ -14,7 +14,6 @@ The rule, the paper's with our classes in place of its eight:
     classes hold more than half of its votes, with the classes' shares as soft target.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +22,15 @@ import numpy as np
 from storage.errors import InputError
 from tasks.classes import CLASSES, EMOTIONS, FERPLUS_EMOTIONS, TO_CLASS
 from tasks.prepare.fer2013 import open_packed
+from tasks.prepare.table import read_table
 
 OTHERS = ("contempt", "unknown", "NF")
 VOTES = (*CLASSES, *OTHERS)
 """What an image can be voted to be. Any label is such a row of votes: a hard one is a single vote."""
 
 _COLUMNS = (*FERPLUS_EMOTIONS, "unknown", "NF")
+_MOST = 20
+"""Votes for one of them; ten annotators saw each image, a few twice."""
 
 
 @dataclass(frozen=True)
@@ -45,29 +47,15 @@ class Table:
 def read_ferplus(path: Path, name: str) -> Table:
     """Votes without outliers, in the file's row order. InputError names row and column."""
     with open_packed(path, name) as file:
-        lines = file.read().decode("utf-8-sig", "replace").splitlines()
-    if not lines:
-        raise InputError(f"{name}: the file is empty, expected FER+ votes")
-    reader = csv.DictReader(lines)
-    try:
-        missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
-        cells = [] if missing else [[row[column] for column in _COLUMNS] for row in reader]
-    except csv.Error as error:
-        raise InputError(f"{name}: row {reader.line_num}: expected CSV, but {error}") from None
-    if missing:
+        cells = read_table(file, name, _COLUMNS)
+    wrong = ~cells.isin([str(count) for count in range(_MOST + 1)]).to_numpy()
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
         raise InputError(
-            f"{name}: header: expected the columns {', '.join(_COLUMNS)}, got {lines[0][:100]!r}; take the "
-            "file from FER+'s repository"
+            f"{name}: row {row}: {_COLUMNS[column]}: expected 0 to {_MOST} votes, got "
+            f"{cells.iat[row, column]!r}; take the file from FER+'s repository"
         )
-    return _merge(_numbers(cells, name))
-
-
-def _numbers(cells: list[list[str]], name: str) -> np.ndarray:
-    for row, counts in enumerate(cells):
-        for column, count in zip(_COLUMNS, counts, strict=True):
-            if not (count and count.isascii() and count.isdigit() and int(count) <= 20):
-                raise InputError(f"{name}: row {row}: {column}: expected 0 to 20 votes, got {count!r}")
-    return np.array(cells, np.int64).astype(np.uint8).reshape(-1, len(_COLUMNS))
+    return _merge(cells.to_numpy(np.uint8))
 
 
 def _merge(raw: np.ndarray) -> Table:

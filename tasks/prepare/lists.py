@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from storage.errors import InputError
 from tasks.ingest import SourceFile, SourceManifest, blob_path
 from tasks.ingest.sources import is_image
+from tasks.prepare.table import layout_of
 from tasks.vocabulary import as_label, check_labels
 
 if TYPE_CHECKING:
@@ -69,10 +70,9 @@ def read_list(path: Path, where: str) -> "pd.DataFrame":
     """The columns `file` and `label` of a list, text, as by `as_label`. InputError where it is none."""
     import pandas as pd
 
-    how = {"header": None, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+    with path.open("rb") as file:
+        how = layout_of(file) | {"header": None}
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            how["sep"] = _separator(file.readline(100_000))
         first = pd.read_csv(path, nrows=1, **how).iloc[0].tolist()
         places, heading = _columns(first, where)
         rows = pd.read_csv(path, usecols=places, skiprows=heading, **how)[list(places)]
@@ -83,10 +83,6 @@ def read_list(path: Path, where: str) -> "pd.DataFrame":
     rows.columns = ["file", "label"]
     rows["label"] = rows["label"].map(as_label).str.removesuffix(".0")
     return rows
-
-
-def _separator(line: str) -> str:
-    return next((sign for sign in ("\t", ",", ";") if sign in line), r"\s+")
 
 
 def _columns(first: list[str], where: str) -> tuple[tuple[int, int], int]:

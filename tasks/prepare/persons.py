@@ -4,7 +4,6 @@
 (`fatigue/10.jpg,driver-3`). Photos that it doesn't name fall under the rule of `neighbouring_frames`.
 """
 
-import csv
 import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -14,6 +13,7 @@ import numpy as np
 
 from storage.errors import InputError
 from tasks.ingest import SourceFile, blob_path
+from tasks.prepare.table import read_table
 
 GROUPS_FILE = "groups.csv"
 FRAME_GAP = 5
@@ -26,22 +26,18 @@ def read_persons(name: str, files: dict[str, SourceFile], blobs: Path) -> dict[s
     """id → group of a source's `groups.csv`; empty where it has none. InputError on a faulty row."""
     if GROUPS_FILE not in files:
         return {}
-    text = blob_path(blobs, files[GROUPS_FILE].sha256).read_text("utf-8-sig", "replace")
-    reader = csv.DictReader(text.splitlines())
-    try:
-        header, rows = set(reader.fieldnames or ()), list(reader)
-    except csv.Error as error:
-        raise InputError(f"{name}: {GROUPS_FILE}: row {reader.line_num}: expected CSV, but {error}") from None
-    if not {"file", "group"} <= header:
-        raise InputError(f"{name}: {GROUPS_FILE}: expected the header file,group, got {text[:80]!r}")
-    persons = {}
-    for line, row in enumerate(rows, start=2):
-        if row["file"] not in files or not row["group"]:
-            raise InputError(
-                f"{name}: {GROUPS_FILE}: line {line}: expected a file of this source and a group, got {row}"
-            )
-        persons[f"{name}:{row['file']}"] = f"{name}:{row['group']}"
-    return persons
+    where = f"{name}: {GROUPS_FILE}"
+    with blob_path(blobs, files[GROUPS_FILE].sha256).open("rb") as file:
+        rows = read_table(file, where, ("file", "group"))
+    rows["file"] = rows["file"].str.replace("\\", "/")
+    wrong = ~rows["file"].isin(list(files)) | (rows["group"] == "")
+    if wrong.any():
+        line = int(wrong.idxmax())
+        raise InputError(
+            f"{where}: line {line + 1}: expected a file of this source and a group, got "
+            f"{','.join(rows.loc[line])!r}"
+        )
+    return {f"{name}:{file}": f"{name}:{group}" for file, group in rows.itertuples(index=False)}
 
 
 def same_person(persons: dict[str, str], ids: np.ndarray) -> np.ndarray:

@@ -236,8 +236,16 @@ def groups_csv(tmp_path: Path, text: str) -> dict[str, SourceFile]:
     return {key: SourceFile(key, 1, "abc") for key in ("groups.csv", "sad/a.png", "happy/b.png", "sad/c.png")}
 
 
-def test_groups_csv_says_who_is_who(tmp_path: Path):
-    files = groups_csv(tmp_path, "file,group\nsad/a.png,anna\nhappy/b.png,anna\nsad/c.png,ben\n")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,group\nsad/a.png,anna\nhappy/b.png,anna\nsad/c.png,ben\n",
+        "\ufefffile;seen;group\r\nsad\\a.png;1;anna\r\nhappy\\b.png;2;anna\r\nsad\\c.png;3;ben\r\n",
+    ],
+    ids=["as the docs have it", "as a spreadsheet on Windows writes it"],
+)
+def test_groups_csv_says_who_is_who(tmp_path: Path, text: str):
+    files = groups_csv(tmp_path, text)
     persons = read_persons("custom", files, tmp_path)
     ids = np.array([b"custom:sad/c.png", b"custom:sad/a.png", b"custom:happy/b.png"])
     assert same_person(persons, ids).tolist() == [[1, 2]]
@@ -247,7 +255,9 @@ def test_groups_csv_says_who_is_who(tmp_path: Path):
     ("text", "message"),
     [
         ("photo,person\n", "expected the header file,group"),
-        ("file,group\nsad/z.png,anna\n", "line 2: expected a file"),
+        ("file,group\nsad/a.png,anna\nsad/z.png,anna\n", "line 3: expected .* got 'sad/z.png,anna'"),
+        ("file,group\nsad/a.png\n", "line 2: expected a file of this source and a group, got 'sad/a.png,'"),
+        ("", "can't be read as CSV"),
     ],
 )
 def test_a_faulty_groups_csv_is_one_clear_error(tmp_path: Path, text: str, message: str):

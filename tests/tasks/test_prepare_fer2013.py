@@ -12,6 +12,7 @@ from hypothesis import strategies as some
 
 from storage.errors import InputError
 from tasks.prepare.fer2013 import parse_row, parse_rows, read_fer2013
+from tasks.prepare.ferplus import read_ferplus
 from tasks.prepare.threads import Pool
 from tests.tasks.small_source import row
 
@@ -152,3 +153,31 @@ def test_row_numbers_go_on_across_blocks(tmp_path: Path):
     _, rows, faults = read(path)
     assert rows == [*range(300), *range(301, 400)]
     assert [number for number, _ in faults] == [300]
+
+
+VOTES = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+
+
+def test_votes_are_read_in_their_files_order_without_those_of_a_single_annotator(tmp_path: Path) -> None:
+    (tmp_path / "votes.csv").write_text(
+        f"{VOTES}\nTraining,,4,0,1,0,0,0,0,0,0,5\nTraining,,0,0,3,0,4,3,0,0,0,0\n"
+    )
+    table = read_ferplus(tmp_path / "votes.csv", "votes.csv")
+    assert table.votes.tolist() == [[4, 0, 0, 0, 0, 0, 0, 5], [3, 7, 0, 0, 0, 0, 0, 0]]
+    assert table.emotions.tolist() == [[4, 0, 0, 0, 0, 0, 0, 0], [0, 3, 4, 3, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "votes.csv: can't be read as CSV"),
+        ("<!DOCTYPE html>\n<html>\n", "votes.csv: expected the header neutral,.*got '<!DOCTYPE"),
+        (f"{VOTES}\nTraining,,4,0,1\n", "row 0: sadness: expected 0 to 20 votes, got ''"),
+        (f"{VOTES}\n{'Training,,4,0,1,0,0,0,0,0,0,5' * 2}\n", "can't be read as CSV"),
+        (f"{VOTES}\n,,4,0,1,0,0,0,0,0,0,5\n,,4,0,1,0,0,0,0,0,0,21\n", "row 1: NF: .*got '21'; take the file"),
+    ],
+)
+def test_votes_that_are_none_or_half_are_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "votes.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_ferplus(tmp_path / "votes.csv", "votes.csv")
