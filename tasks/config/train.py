@@ -11,6 +11,8 @@ DEFAULT_FILTERS: dict[str, tuple[int, ...]] = {
     "custom_light": (32, 64, 128, 256),
     "resnet_native": (24, 40, 72, 128),
 }
+_MOST_FILTERS = 2048
+"""Far more than faces of this size need; what is above would fill any memory before it trains."""
 
 
 class ModelConfig(BaseModel, frozen=True, extra="forbid", title="Network"):
@@ -103,8 +105,13 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", title="Network"):
     @model_validator(mode="after")
     def _four_filters(self) -> Self:
         wanted = len(DEFAULT_FILTERS[self.architecture])
-        if self.filters and (len(self.filters) != wanted or min(self.filters) < 1):
-            raise ValueError(f"filters of {self.architecture}: expected {wanted} positive numbers")
+        if self.filters and (
+            len(self.filters) != wanted or not all(1 <= one <= _MOST_FILTERS for one in self.filters)
+        ):
+            raise ValueError(
+                f"filters of {self.architecture}: expected {wanted} numbers of 1 to {_MOST_FILTERS}, "
+                f"got {self.filters}"
+            )
         if self.blocks[0] < 0 or min(self.blocks[1:]) < 1:
             raise ValueError(f"blocks: expected four numbers of at least 1 (the first: 0), got {self.blocks}")
         return self

@@ -1,11 +1,12 @@
 """What happens at the end of every epoch: stop, slow down, log, keep the weights, commit."""
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from storage.errors import ModelError
+from storage.errors import ModelError, StoreError
 from tasks.config.train import TrainConfig
 from tasks.prepare.splits import Split
 from tasks.train.batch_norm import new_statistics
@@ -36,7 +37,8 @@ def epoch_callbacks(
     told = (report, advanced)
     finish = _finish_epochs(network, config, directory, progress, [*patient, best], len(split.images), *told)
     validated = _validating_as_used(network, config, split, best)
-    return [_seed_dropout(network, config), *patient, log, every, *validated, finish]
+    room = _room(network, directory)
+    return [_seed_dropout(network, config), *patient, log, room, every, *validated, finish]
 
 
 def _seed_dropout(network, config: TrainConfig):
@@ -51,6 +53,22 @@ def _seed_dropout(network, config: TrainConfig):
             layer.seed_generator.state.assign([config.seed + index, epoch << 20])
 
     return callbacks.LambdaCallback(on_epoch_begin=seed)
+
+
+def _room(network, directory: Path):
+    """Before HDF5 begins, which may end the process without a word where it can't write on."""
+    from keras import callbacks
+
+    def look(_epoch, _logs):
+        kept = [*network.variables, *network.optimizer.variables]
+        needed, free = 3 * sum(4 * math.prod(one.shape) for one in kept), shutil.disk_usage(directory).free
+        if free < needed:
+            raise StoreError(
+                f"can't write {directory / 'checkpoints'}: {free / 1e6:.0f} MB are free, an epoch takes "
+                f"{needed / 1e6:.0f} MB. Free space or use another disk; the run goes on after its last epoch"
+            )
+
+    return callbacks.LambdaCallback(on_epoch_end=look)
 
 
 def _patient_callbacks(config: TrainConfig):

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from storage.errors import InputError, ModelError
-from storage.files import arriving, write_whole
+from storage.files import arriving, explained, write_whole
 from storage.objects import ObjectStore
 from tasks.classes import CLASSES
 from tasks.config.prepare import Drawing
@@ -133,18 +133,24 @@ def _fit(
             network = _compiled_network(splits["train"], config, steps, progress, store)
             if progress.weights:
                 _resume(network, directory / "checkpoints" / progress.weights)
-        network.fit(
-            training_batches(splits["train"], config, progress.epochs, drawing),
-            validation_data=validation_batches(splits["val"], config),
-            initial_epoch=progress.epochs,
-            epochs=config.epochs,
-            steps_per_epoch=steps,
-            callbacks=epoch_callbacks(
-                network, config, directory, progress, splits["train"], report, advanced
-            ),
-            shuffle=False,
-            verbose=0,
-        )
+        with explained("write", directory):
+            network.fit(
+                training_batches(splits["train"], config, progress.epochs, drawing),
+                validation_data=validation_batches(splits["val"], config),
+                initial_epoch=progress.epochs,
+                epochs=config.epochs,
+                steps_per_epoch=steps,
+                callbacks=epoch_callbacks(
+                    network, config, directory, progress, splits["train"], report, advanced
+                ),
+                shuffle=False,
+                verbose=0,
+            )
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise ModelError(
+            f"This network doesn't fit into memory with batches of {config.batch_size}: give fewer "
+            "train.model.filters, a smaller train.model.input_px, or a smaller train.batch_size."
+        ) from error
     finally:
         keras.config.set_dtype_policy("float32")
 

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from storage.errors import InputError, ModelError
+from storage.errors import InputError, ModelError, StoreError
 from tasks.prepare import load_split
 from tasks.prepare.blocks import hash_images
 from tasks.synthetic import draw_faces
@@ -41,6 +43,7 @@ SMALL = TrainConfig(
 TRAIN_IN_A_PROCESS = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from tasks.prepare import PreparedData
 from tasks.train import TrainConfig, train
 data, config, directory = sys.argv[1:]
@@ -233,6 +236,34 @@ def test_a_run_whose_loss_is_no_number_is_an_error_and_leaves_no_model(tmp_path)
     assert not (tmp_path / "experiment/final_model.keras").exists()
 
 
+def test_a_disk_without_room_for_an_epoch_is_named_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library that writes it ends the process without a word."""
+    data = prepared_data(tmp_path / "data", per_class=8)
+    monkeypatch.setattr("tasks.train.callbacks.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(StoreError, match=r"can't write .*/experiment/checkpoints: 0 MB are free"):
+        train(data, SMALL, tmp_path / "experiment", report=lambda _: None)
+    assert list((tmp_path / "experiment/checkpoints").iterdir()) == []
+
+
+def test_a_network_too_large_for_memory_is_an_error_that_says_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+    import tensorflow as tf
+
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    data = prepared_data(tmp_path / "data", per_class=8)
+    monkeypatch.setattr(keras.Model, "fit", out_of_memory)
+    with pytest.raises(ModelError, match=r"doesn't fit into memory.*train\.model\.filters"):
+        train(data, SMALL, tmp_path / "experiment", report=lambda _: None)
+    with pytest.raises(ValidationError, match="numbers of 1 to 2048"):
+        ModelConfig(architecture="custom_light", filters=(32, 64, 128, 1_000_000))
+
+
 @pytest.mark.slow
 def test_warm_start_begins_with_the_other_models_weights(trained, data, tmp_path):
     champion, _ = trained
@@ -335,6 +366,7 @@ def test_a_release_of_another_network_or_for_other_images_can_not_be_a_start(
 TRAIN_ON_TWO_DEVICES = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 import tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
