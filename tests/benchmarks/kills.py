@@ -37,7 +37,7 @@ convert.formats = ["int8"]
 model = {{architecture = "custom_light", input_px = 48}}
 epochs = {epochs}
 batch_size = 32
-early_stopping_patience = 100
+early_stopping_patience = 1000
 
 [targets]
 min_accuracy = 0.0
