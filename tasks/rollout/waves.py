@@ -153,13 +153,17 @@ class _Returning:
             update={
                 "outcome": "failed",
                 "returned": back.outcome == "failed",
-                "reason": back.reason if back.outcome == "failed" else f"not returned: {back.reason}",
+                "reason": back.reason if back.outcome == "failed" else _not_returned(back.reason),
                 "running_release": seen.running_release,
                 "seen_at": seen.seen_at,
             }
         )
         self._on_outcome(outcome)
         return outcome
+
+
+def _not_returned(reason: str) -> str:
+    return reason if reason.startswith("not returned") else f"not returned: {reason}"
 
 
 def _answered(outcomes: Iterable[DeviceOutcome]) -> int:

@@ -10,11 +10,12 @@ from typing import Self
 class Relay:
     """Listens on `port` and passes on to `to_port` of this machine, `delay_s` later each way.
 
-    A connection is set up at once: what it takes over a real road, one way and back, is missing.
+    With `bytes_at_once` it waits so long for each few bytes; with 0 of them it passes on nothing. A
+    connection is set up at once: what that takes over a real road, one way and back, is missing.
     """
 
-    def __init__(self, to_port: int, delay_s: float):
-        self._to_port, self._delay_s = to_port, delay_s
+    def __init__(self, to_port: int, delay_s: float, bytes_at_once: int | None = None):
+        self._to_port, self._delay_s, self._bytes_at_once = to_port, delay_s, bytes_at_once
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.carried = 0
@@ -42,16 +43,29 @@ class Relay:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)  # for what was aborted to be closed
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there = await asyncio.open_connection("127.0.0.1", self._to_port)
         # cancelled at the end, which the server's own callback would print
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(self._carry(reader, there[1]), self._carry(there[0], writer))
+            return
+        writer.transport.abort()
+        there[1].transport.abort()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            while content := await reader.read(1 << 16):
+            while content := await reader.read(1 << 16 if self._bytes_at_once is None else 64):
                 self.carried += len(content)
-                self._loop.call_later(self._delay_s, writer.write, content)
+                if self._bytes_at_once is None:
+                    self._loop.call_later(self._delay_s, writer.write, content)
+                else:
+                    await self._trickle(content, writer)
         self._loop.call_later(self._delay_s, writer.close)
+
+    async def _trickle(self, content: bytes, writer: asyncio.StreamWriter) -> None:
+        step = self._bytes_at_once or 0
+        for start in range(0, len(content) if step else 0, step or 1):
+            await asyncio.sleep(self._delay_s)
+            writer.write(content[start : start + step])

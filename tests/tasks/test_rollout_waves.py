@@ -27,7 +27,7 @@ class Answers:
     kinds: Mapping[int, str] = field(default_factory=dict)
     previous: str | None = "old"
     back: str | None = "old"
-    """What a device runs that was taken back; "away" where it can't be spoken to."""
+    """What a device runs that was taken back; "away" where it can't be spoken to, "stuck" where it can't."""
     visited: list[int] = field(default_factory=list)
     taken_back: list[int] = field(default_factory=list)
 
@@ -45,6 +45,8 @@ class Answers:
         self.taken_back.append(int(device.name))
         if self.back == "away":
             return DeviceOutcome(device=device.name, outcome="unreachable", reason="it is\x1b[2J off")
+        if self.back == "stuck":
+            return DeviceOutcome(device=device.name, outcome="faulty", reason="not returned: read-only")
         reason = f"lost; returned to {self.back}" if self.back == "late" else f"returned: {why}"
         return DeviceOutcome(device=device.name, outcome="failed", reason=reason,
                              running_release=self.back, seen_at=datetime.now(UTC))  # fmt: skip
@@ -189,6 +191,7 @@ def test_a_device_that_does_not_go_back_is_told_of_as_it_is() -> None:
     first = run(2, answers).devices[0]
     assert (first.outcome, first.running_release) == ("failed", "new")
     assert (first.reason, first.end) == ("not returned: it is off", "failed")
+    assert run(2, Answers({2: "failed"}, back="stuck")).devices[0].reason == "not returned: read-only"
 
 
 def test_a_device_that_goes_back_after_a_lost_connection_is_not_told_of_as_if_it_had_not() -> None:
