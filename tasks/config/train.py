@@ -323,3 +323,12 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", title="Training"):
         lt=2**31,
         description="Seed of weights, order, augmentation and dropout, 0 to 2^31 - 1.",
     )
+
+    @model_validator(mode="after")
+    def _statistics_unrounded(self) -> Self:
+        if self.model.quantization_aware and not self.batch_norm_images:
+            raise ValueError(
+                "model.quantization_aware: batch_norm_images must be at least 1, got 0; the running "
+                "statistics are those of rounded activations, and the kept network isn't rounded"
+            )
+        return self

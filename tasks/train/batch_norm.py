@@ -27,8 +27,9 @@ def new_statistics(config: TrainConfig, split: Split) -> Callable[[Weights], Wei
     They are the means over batches of `config.batch_norm_images` real training images, the same ones at every
     call. Frozen layers keep theirs.
     """
-    # momentum 0: a layer then holds the statistics of its last batch alone
-    alone = {"batch_norm_momentum": 0.0, "dropout": 0.0, "head_dropout": 0.0}
+    # momentum 0: a layer then holds the statistics of its last batch alone. Unrounded: where rounding makes a
+    # channel constant, its variance of then would make noise of it in the network that is kept
+    alone = {"batch_norm_momentum": 0.0, "dropout": 0.0, "head_dropout": 0.0, "quantization_aware": False}
     twin = build_network(config.model.model_copy(update=alone), split.images.shape[1], split.images.shape[3])
     real = np.flatnonzero(~split.augmented)
     chosen = np.random.default_rng(config.seed).permutation(real)[: config.batch_norm_images]

@@ -83,6 +83,16 @@ def test_frozen_layers_keep_their_statistics(split):
     assert len(changed) == 2 and all(name.startswith("batch_normalization") for name in changed)
 
 
+def test_a_network_that_learns_rounded_gets_the_statistics_that_it_would_have_unrounded(split):
+    aware = ModelConfig(input_px=32, weights="none", quantization_aware=True)
+    before = build_network(aware, 48, 1).get_weights()
+    plain = aware.model_copy(update={"quantization_aware": False})
+    ours, theirs = (new_statistics(TrainConfig(model=one), split)(before) for one in (aware, plain))
+    assert all(np.array_equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+    with pytest.raises(ValueError, match="batch_norm_images must be at least 1, got 0"):
+        TrainConfig(model=aware, batch_norm_images=0)
+
+
 @pytest.mark.slow
 def test_training_goes_its_way_untouched_and_validation_is_of_the_model_that_is_kept(data, tmp_path):
     import keras
