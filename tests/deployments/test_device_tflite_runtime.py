@@ -53,7 +53,7 @@ def test_another_model_than_the_golden_set_was_made_with_is_refused(
     manifest["files"]["golden.npz"] = theirs["files"]["golden.npz"]
     (other / "manifest.json").write_text(json.dumps(manifest))
     refused = ask(tflite_runtime_python, root, "check", "--version", other.name)
-    assert not refused["ok"] and "golden set" in refused["error"] and "tflite-runtime" in refused["error"]
+    assert not refused["ok"] and "golden images" in refused["error"] and "tflite-runtime" in refused["error"]
 
 
 def test_a_rollout_brings_such_a_device_the_release(
