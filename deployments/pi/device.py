@@ -47,7 +47,7 @@ import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Generator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -583,7 +583,7 @@ def refuse_expired(root: Path, directory: Path, manifest: Facts) -> None:
     release is taken. The caller has looked at its own clock before, so here it's a matter of this device.
     """
     version = manifest["version"]
-    made = datetime.strptime(version[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
+    made = datetime.strptime(version[:15], "%Y%m%d-%H%M%S").replace(tzinfo=timezone.utc).timestamp()
     end, now = moment(manifest.get("expires_at")), time.time()
     if end is None or not made <= now > end or current_version(root) == version:
         return
@@ -595,7 +595,7 @@ def refuse_expired(root: Path, directory: Path, manifest: Facts) -> None:
 
 
 def day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d")
 
 
 def damaged(directory: Path, manifest: Facts, names: Sequence[str]) -> list[str]:
