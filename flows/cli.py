@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from tasks.rollout import DeviceOutcome
 
+CONFIGURED = ("run", "prepare", "train")
+"""Commands with an option for every field of the configuration."""
 EXAMPLES = {
     "demo": "stress-vision demo --home /tmp/stress-vision-demo",
     "run": "stress-vision run --config retrain.toml --store s3://faces/stress --train.epochs 30",
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors that a user is meant to read are printed without a traceback."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _quiet_environment()
-    given = _parser(arguments).parse_args(arguments)
+    given = _parser(arguments[:1]).parse_args(arguments)
     try:
         return given.command(given)
     except StressVisionError as error:
@@ -85,29 +87,32 @@ def _quiet_environment() -> None:
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(whole: Sequence[str]) -> argparse.ArgumentParser:
+    """All commands; of those of CONFIGURED only the ones in `whole` with an option for every field.
+
+    Reading the fields takes longer than all the rest.
+    """
     parser = argparse.ArgumentParser(
         prog="stress-vision", description="Nightly retraining for a Pi fleet.", epilog=EXIT_STATUS
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_runs(commands, arguments)
+    _add_runs(commands, whole)
     _add_services(commands)
     _add_fleet(commands)
-    add_steps(commands, arguments, _field_options)
+    add_steps(commands, whole, _field_options)
     for name, example in EXAMPLES.items():
         commands.choices[name].epilog = f"for example: {example}"
     return parser
 
 
-def _add_runs(commands: Commands, arguments: Sequence[str]) -> None:
+def _add_runs(commands: Commands, whole: Sequence[str]) -> None:
     demo = commands.add_parser("demo", help="the whole night on drawn faces and a device on this machine")
     demo.add_argument("--home", type=Path, default=Path("stress-vision-demo"), help="where everything is put")
     demo.set_defaults(command=_demo)
 
     run = commands.add_parser("run", help="one run on your data", allow_abbrev=False)
     run.add_argument("--config", type=Path, metavar="FILE.toml", help="see `stress-vision config`")
-    # reading the fields takes longer than all the rest: only for the command that needs them
-    if arguments[:1] == ["run"]:
+    if "run" in whole:
         fields = _field_options(run)
         run.set_defaults(command=lambda given: _run(given.config, fields(given)))
 
@@ -142,7 +147,7 @@ def _add_services(commands: Commands) -> None:
     notify.set_defaults(command=_notify)
 
     completion = commands.add_parser("completion", help="print what makes Tab complete commands and options")
-    completion.add_argument("shell", choices=["bash"])
+    completion.add_argument("shell", choices=["bash", "zsh"])
     completion.set_defaults(command=_completion)
 
 
@@ -276,10 +281,10 @@ def _notify(given: argparse.Namespace) -> int:
     return 0
 
 
-def _completion(_given: argparse.Namespace) -> int:
-    from flows.completion import bash_completion
+def _completion(given: argparse.Namespace) -> int:
+    import shtab
 
-    print(bash_completion(_parser), end="")
+    print(shtab.complete(_parser(CONFIGURED), given.shell))
     return 0
 
 

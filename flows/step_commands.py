@@ -34,15 +34,14 @@ Fields = Callable[[argparse.Namespace], dict[str, Any]]
 
 def add_steps(
     commands: Commands,
-    arguments: Sequence[str],
+    whole: Sequence[str],
     field_options: Callable[[argparse.ArgumentParser], Fields],
 ) -> None:
-    """Add each step's command; `field_options` gives a parser an option for every field."""
+    """Add each step's command; `field_options` gives those in `whole` an option for every field."""
     for name, told in (("prepare", "make the data set, nothing more"), ("train", "make an experiment")):
         step = commands.add_parser(name, help=told, allow_abbrev=False)
         step.add_argument("--config", type=Path, metavar="FILE.toml", help="see `stress-vision config`")
-        # reading the fields takes longer than all the rest: only for the command that needs them
-        if arguments[:1] == [name]:
+        if name in whole:
             step.set_defaults(command=_configured(name, field_options(step)))
     _add_of_experiment(commands, "evaluate", "measure an experiment on the test split", _evaluate)
     convert = _add_of_experiment(commands, "convert", "write an experiment's TFLite files", _convert)

@@ -83,13 +83,13 @@ def test_the_printed_configuration_names_every_preset_value():
         (["fl"], {"fleet"}),
         (["fleet", "--j"], {"--json"}),
         (["run", "--train.ep"], {"--train.epochs"}),
-        (["run", "--train.optimizer.schedule", ""], {"plateau", "cosine"}),
+        (["config", "--preset", "s"], {"smallest"}),
         (["evaluate", "2026"], set()),
     ],
 )
 def test_bash_completes_commands_options_and_choices(typed: list[str], offered: set[str]) -> None:
     script = stress_vision("completion", "bash").stdout
-    ask = f"COMP_WORDS=(stress-vision {shlex.join(typed)}); COMP_CWORD={len(typed)}; _stress_vision"
+    ask = f"COMP_WORDS=(stress-vision {shlex.join(typed)}); COMP_CWORD={len(typed)}; _shtab_stress_vision"
     show = 'printf "%s\\n" "${COMPREPLY[@]}"'
     command = ["bash", "-c", f"{script}\n{ask}\n{show}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
