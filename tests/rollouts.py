@@ -6,7 +6,8 @@ from deployments.fleet import Device, Fleet
 from storage.registry import Registry
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig
 from tasks.rollout.ledger import Ledger
-from tasks.rollout.visit import Hear, read_payload, return_device
+from tasks.rollout.payload import read_payload
+from tasks.rollout.visit import Hear, return_device
 from tasks.rollout.waves import bring_device, in_waves
 
 

@@ -17,7 +17,8 @@ from prefect.states import Completed, Failed
 from deployments.fleet import Device, Fleet
 from tasks.config.rollout import RolloutConfig
 from tasks.rollout.outcome import DeviceOutcome, OutcomeKind
-from tasks.rollout.visit import Hear, Payload, measure_updated, return_device, visit
+from tasks.rollout.payload import Payload
+from tasks.rollout.visit import Hear, measure_updated, return_device, visit
 from tasks.rollout.waves import Bring, Serve, TakeBack, Work, bring_device, in_threads
 
 LARGE = 200

@@ -18,8 +18,8 @@ from tasks.progress import Advanced, showing_progress
 from tasks.register import Release
 from tasks.rollout.ledger import Ledger
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
+from tasks.rollout.payload import read_payload
 from tasks.rollout.per_device import bring_with, serve_with, take_back_with
-from tasks.rollout.visit import read_payload
 from tasks.rollout.waves import in_waves
 from tasks.signing import current_order, order_rollback, sign_program
 

@@ -8,10 +8,8 @@ What fails is tried again before it counts, and then the release before is tried
 which that fails, too, is at fault itself, and says nothing about the release.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,39 +18,18 @@ from typing import TypeVar
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from deployments.fleet import Device
-from deployments.program import Answer, DeviceProgram, ProgramEnded, Renewal
+from deployments.program import Answer, DeviceProgram, ProgramEnded
 from deployments.ssh import connect
-from storage.errors import DeviceError, InputError
-from storage.manifest import MANIFEST, SIGNATURE, Manifest, Version
-from storage.registry import RollbackOrder
-from storage.signers import SignerList
+from storage.errors import DeviceError
+from storage.manifest import Manifest, Version
 from tasks.benchmark import Health, LatencyFigures, Machine, Plain, measure, plain
 from tasks.config.rollout import RolloutConfig
 from tasks.rollout.outcome import DeviceOutcome, OutcomeKind
+from tasks.rollout.payload import Payload
 
 _RECONNECTS, _PAUSE_S = 3, 1.0
 _DAY_S = 86_400.0
 _Model = TypeVar("_Model", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class Payload:
-    """What of a release goes to a device: its manifest's texts first, then files by name."""
-
-    version: str
-    directory: Path
-    manifest: str
-    signature: str | None
-    max_latency_ms: float
-    order: RollbackOrder | None = None
-    signers: tuple[SignerList, ...] = ()
-    """Those who may sign, list after list: a device follows the ones that it hasn't had."""
-    renewal: Renewal | None = None
-    """Today's program, for devices with an agent of their own."""
-
-    @property
-    def manifest_sha256(self) -> str:
-        return hashlib.sha256(self.manifest.encode()).hexdigest()
 
 
 class Pending(BaseModel, frozen=True):
@@ -106,35 +83,6 @@ class _Stop(Exception):
         self.reason = reason
         self.final = final
         """Trying again would cost much and change nothing."""
-
-
-def read_payload(
-    release_dir: Path,
-    config: RolloutConfig,
-    order: RollbackOrder | None = None,
-    signers: tuple[SignerList, ...] = (),
-    renewal: Renewal | None = None,
-) -> Payload:
-    """Read a release's manifest and check the files against it.
-
-    Raises InputError where they differ, StoreError where there is no manifest or that of another release.
-    """
-    manifest = Manifest.read(release_dir)
-    if wrong := manifest.damaged(release_dir):
-        raise InputError(
-            f"release {release_dir}: {', '.join(wrong)} differ from the manifest; fetch it again"
-        )
-    signature = release_dir / SIGNATURE
-    return Payload(
-        version=manifest.version,
-        directory=release_dir,
-        manifest=(release_dir / MANIFEST).read_text(),
-        signature=signature.read_text() if signature.exists() else None,
-        max_latency_ms=config.max_latency_ms or manifest.max_latency_ms,
-        order=order,
-        signers=signers,
-        renewal=renewal,
-    )
 
 
 Hear = Callable[[DeviceOutcome], None]

@@ -17,7 +17,8 @@ from deployments.fleet import Device, Fleet
 from tasks.bounds import share_at_most
 from tasks.config.rollout import RolloutConfig
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
-from tasks.rollout.visit import Hear, Payload, measure_updated, visit
+from tasks.rollout.payload import Payload
+from tasks.rollout.visit import Hear, measure_updated, visit
 
 Bring = Callable[[Device], DeviceOutcome]
 """Brings one device to the release, or leaves it as it was; never raises."""

@@ -207,7 +207,7 @@ def simulate(count: int) -> None:
 
     from tasks.rollout import per_device
     from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
-    from tasks.rollout.visit import Payload
+    from tasks.rollout.payload import Payload
     from tasks.rollout.waves import in_waves
 
     payload, config = (

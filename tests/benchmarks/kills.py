@@ -12,7 +12,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -116,28 +117,35 @@ def main(names: list[str]) -> None:
 
 def row(name: str, kill: Callable[[Night], None]) -> str:
     """What one kill does."""
+    with machine_of_nights(_EPOCHS) as night:
+        up, home = night.up, night.up.home
+        night.run_id = up.begin("nightly", {})
+        wait_for(lambda: epochs_in_all(home) >= _KILLED_AFTER, within_s=400)
+        began = time.monotonic()
+        kill(night)
+        first = up.ended(night.run_id, within_s=400)
+        marked_s = time.monotonic() - began
+        second = up.ended(up.begin("nightly", {}), within_s=500)
+        releases = len(Registry(open_store(home / "store")).versions())
+        said = (first["state"]["message"] or "")[:70]
+        return (
+            f"| {name} | {first['state_name']} | {marked_s:.0f} s | {said} | {second['state_name']} "
+            f"{(second['state']['message'] or '')[:60]} | {epochs_in_all(home)} | {releases} |"
+        )
+
+
+@contextmanager
+def machine_of_nights(epochs: int) -> Iterator[Night]:
+    """A store of drawn faces and an `up` that is ready; whatever is left of it in the end is ended."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         write_dataset(home / "store", per_class=60, seed=3)
-        (home / "store/retrain.toml").write_text(settings(_EPOCHS))
+        (home / "store/retrain.toml").write_text(settings(epochs))
         up = Up(home)
-        process = up.start()
-        night = Night(up, process, "")
+        night = Night(up, up.start(), "")
         try:
-            up.await_ready(process)
-            night.run_id = up.begin("nightly", {})
-            wait_for(lambda: epochs_in_all(home) >= _KILLED_AFTER, within_s=400)
-            began = time.monotonic()
-            kill(night)
-            first = up.ended(night.run_id, within_s=400)
-            marked_s = time.monotonic() - began
-            second = up.ended(up.begin("nightly", {}), within_s=500)
-            releases = len(Registry(open_store(home / "store")).versions())
-            said = (first["state"]["message"] or "")[:70]
-            return (
-                f"| {name} | {first['state_name']} | {marked_s:.0f} s | {said} | {second['state_name']} "
-                f"{(second['state']['message'] or '')[:60]} | {epochs_in_all(home)} | {releases} |"
-            )
+            up.await_ready(night.process)
+            yield night
         finally:
             night.process.send_signal(signal.SIGTERM)
             night.process.wait(60)

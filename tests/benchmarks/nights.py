@@ -8,10 +8,8 @@ takes longer than its time limit, which is longer than it is to the seventh. Ass
 otherwise than expected.
 """
 
-import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -23,8 +21,8 @@ from PIL import Image
 from storage.opening import open_store
 from storage.registry import Registry
 from tasks.classes import CLASSES
-from tasks.synthetic import draw_faces, write_dataset
-from tests.benchmarks.kills import Night, epochs_in_all, machine_restarted, settings
+from tasks.synthetic import draw_faces
+from tests.benchmarks.kills import Night, epochs_in_all, machine_of_nights, machine_restarted, settings
 from tests.benchmarks.screenshots import take
 from tests.up_process import Up, wait_for
 
@@ -35,29 +33,19 @@ _EXPECTED = ["Registered", "Crashed", "Registered", "Skipped", "TimedOut", "Regi
 
 def main(picture: Path | None) -> None:
     """Print the nights as a Markdown table."""
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        write_dataset(home / "store", per_class=60, seed=3)
-        up = Up(home)
-        night = Night(up, up.start(), "")
-        try:
-            week(night)
-            tell(up)
-            if picture:
-                runs = f"http://127.0.0.1:{up.port}/deployments/deployment/{up.deployment('nightly')['id']}"
-                take(runs, picture, height_px=1100)
-        finally:
-            night.process.send_signal(signal.SIGTERM)
-            night.process.wait(60)
-            for left in up.processes():
-                os.kill(left, signal.SIGKILL)
+    with machine_of_nights(_EPOCHS) as night:
+        week(night)
+        tell(night.up)
+        if picture:
+            nightly = night.up.deployment("nightly")["id"]
+            take(
+                f"http://127.0.0.1:{night.up.port}/deployments/deployment/{nightly}", picture, height_px=1100
+            )
 
 
 def week(night: Night) -> None:
     """Let seven come, and do to each what is to happen to it."""
     up, home = night.up, night.up.home
-    up.await_ready(night.process)
-    (home / "store/retrain.toml").write_text(settings(_EPOCHS))
     first = schedule(up)
     due = [first + timedelta(seconds=_APART_S * number) for number in range(7)]
     ended(up, due[0])

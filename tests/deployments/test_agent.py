@@ -13,7 +13,8 @@ from deployments.program import PROTOCOL, SOURCE, DeviceProgram, Renewal
 from deployments.ssh import connect
 from tasks.benchmark import BenchmarkConfig
 from tasks.rollout import DeviceOutcome, RolloutConfig
-from tasks.rollout.visit import read_payload, visit
+from tasks.rollout.payload import read_payload
+from tasks.rollout.visit import visit
 from tasks.signing import SIGNING_KEY_VARIABLE, sign_program
 from tests.ssh_devices import SshDevice, new_key
 

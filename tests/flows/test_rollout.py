@@ -20,8 +20,8 @@ from tasks.benchmark import BenchmarkConfig
 from tasks.fleet_benchmark import DeviceBenchmark, FleetBenchmarkConfig, draw_history, keep
 from tasks.rollout import RolloutConfig, per_device
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
+from tasks.rollout.payload import Payload
 from tasks.rollout.per_device import bring_with, serve_with, take_back_with
-from tasks.rollout.visit import Payload
 from tasks.rollout.waves import in_waves
 from tests.releases import make_champion, new_store
 from tests.ssh_devices import SshDevice, free_port

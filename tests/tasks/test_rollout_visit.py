@@ -14,7 +14,7 @@ from storage.errors import DeviceError, InputError
 from storage.registry import RollbackOrder
 from tasks.benchmark import BenchmarkConfig
 from tasks.rollout import DeviceOutcome, RolloutConfig, visit
-from tasks.rollout.visit import Payload, read_payload
+from tasks.rollout.payload import Payload, read_payload
 from tests.deployments.device_program import NEW, OLD, upload
 from tests.tasks.small_run import latency
 

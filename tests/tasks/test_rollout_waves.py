@@ -12,7 +12,7 @@ from scipy.stats import binom
 from deployments.fleet import Device, Fleet
 from tasks.bounds import share_at_most
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, waves
-from tasks.rollout.visit import Payload
+from tasks.rollout.payload import Payload
 from tasks.rollout.waves import in_waves, wave_targets
 from tests import rollouts
 

@@ -14,7 +14,8 @@ from tasks.benchmark import BenchmarkConfig
 from tasks.prepare import PreparedData
 from tasks.register import RegisterConfig, build_release
 from tasks.rollout import DeviceOutcome, RolloutConfig
-from tasks.rollout.visit import read_payload, visit
+from tasks.rollout.payload import read_payload
+from tasks.rollout.visit import visit
 from tasks.signing import SIGNING_KEY_VARIABLE, current_order, order_rollback, replace_signers
 from tests.releases import describe, new_store, notes
 from tests.ssh_devices import SshDevice, new_key
@@ -61,19 +62,31 @@ def release(folder: Path, made: Path, data: PreparedData, day: int, valid_days: 
     return build_release(describe(made / "model_int8.tflite"), data, notes(day), config, folder, sequence=day)
 
 
+def change_keys(
+    fleet: Fleet,
+    made: Path,
+    data: PreparedData,
+    keys: dict[str, str],
+    folder: Path,
+    patch: pytest.MonkeyPatch,
+) -> str:
+    """A champion that the old key has signed, and two lists since, after which only the new one counts."""
+    use(patch, folder / "old")
+    version = fleet.champion(release(folder / "made", made, data, 1))
+    fleet.registry.fetch(version, fleet.work)
+    replace_signers(fleet.store, [keys["old"], keys["new"]])
+    use(patch, folder / "new")
+    replace_signers(fleet.store, [keys["new"]])
+    return version
+
+
 def test_a_device_follows_a_change_of_keys_and_takes_the_champion_signed_anew(
     fleet: Fleet, tiny_releases: tuple[Path, Path], tiny_data: PreparedData, keys: dict[str, str],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     signers = fleet.device.root / "allowed_signers"
     signers.write_text(f"stress-vision {keys['old']}\n")
-    use(monkeypatch, tmp_path / "old")
-    version = fleet.champion(release(tmp_path / "made", tiny_releases[0], tiny_data, 1))
-    fleet.registry.fetch(version, fleet.work)
-    replace_signers(fleet.store, [keys["old"], keys["new"]])
-    use(monkeypatch, tmp_path / "new")
-    replace_signers(fleet.store, [keys["new"]])
-
+    version = change_keys(fleet, tiny_releases[0], tiny_data, keys, tmp_path, monkeypatch)
     outcome = fleet.roll_out(version)
     assert outcome.outcome == "updated", outcome.reason
     assert signers.read_text() == f"# list 2\nstress-vision {keys['new']}\n"
@@ -89,11 +102,7 @@ def test_a_device_that_can_not_follow_says_so_and_one_that_has_the_last_key_need
 ) -> None:  # fmt: skip
     signers = fleet.device.root / "allowed_signers"
     signers.write_text(f"stress-vision {new_key(tmp_path / 'foreign')}\n")
-    use(monkeypatch, tmp_path / "old")
-    version = fleet.champion(release(tmp_path / "made", tiny_releases[0], tiny_data, 1))
-    replace_signers(fleet.store, [keys["old"], keys["new"]])
-    use(monkeypatch, tmp_path / "new")
-    replace_signers(fleet.store, [keys["new"]])
+    version = change_keys(fleet, tiny_releases[0], tiny_data, keys, tmp_path, monkeypatch)
     outcome = fleet.roll_out(version)
     assert outcome.outcome == "faulty" and "doesn't follow to list 2 of signers" in outcome.reason
     assert "allowed_signers by hand" in outcome.reason and fleet.device.current is None
