@@ -112,6 +112,23 @@ def test_a_device_that_can_not_follow_says_so_and_one_that_has_the_last_key_need
     assert signers.read_text().startswith("# list 2\n")
 
 
+def test_an_order_to_go_back_holds_after_a_change_of_keys_too(
+    fleet: Fleet, tiny_releases: tuple[Path, Path], tiny_data: PreparedData, keys: dict[str, str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (fleet.device.root / "allowed_signers").write_text(f"stress-vision {keys['old']}\n")
+    use(monkeypatch, tmp_path / "old")
+    newer = fleet.champion(release(tmp_path / "made", tiny_releases[1], tiny_data, 2))
+    assert fleet.roll_out(newer).outcome == "updated"
+    older = fleet.champion(release(tmp_path / "made", tiny_releases[0], tiny_data, 1))
+    order_rollback(fleet.registry, older)
+    replace_signers(fleet.store, [keys["old"], keys["new"]])
+    use(monkeypatch, tmp_path / "new")
+    replace_signers(fleet.store, [keys["new"]])
+    outcome = fleet.roll_out(older)
+    assert outcome.outcome == "updated" and fleet.device.current == older, outcome.reason
+
+
 def test_a_list_that_would_lock_devices_out_is_not_written(
     keys: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
