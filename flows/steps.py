@@ -103,7 +103,7 @@ class StepResult(BaseModel, frozen=True):
 def prepare_alone(config: RetrainConfig) -> State:
     """Fetch what is new in the sources and prepare the data set."""
     data = _prepared(_site(config), config)
-    rows = [{"split": split, **counts} for split, counts in data.counts.items()]
+    rows = [{"split": split, **counts} for split, counts in data.counts.items() if any(counts.values())]
     told = f"Data set {data.fingerprint}, labels {data.label_set}"
     return _ended("Prepared", f"{told}{', as it was' if data.reused else ''}.", rows, [data.directory])
 
