@@ -29,6 +29,8 @@ from tasks.train.seen import SEEN_IMAGES, write_seen
 from tasks.train.weights import seen_by_start
 
 _LIBRARIES = ("tensorflow", "keras", "numpy")
+_BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
+"""As Linux names it: x86-64's two, Arm's."""
 
 
 class TrainedModel(BaseModel, frozen=True, extra="forbid"):
@@ -68,8 +70,8 @@ def train(
     However often it was killed in between, it ends with the weights of an uninterrupted run (same machine
     and number of threads). `store` is needed for weights named store:KEY or release:VERSION. `report` hears a
     line an epoch, `advanced` how many are done, and of how many. Raises
-    ModelError where the network can't be started, InputError where `directory` belongs to another run or the
-    data set is empty.
+    ModelError where the network can't be started, InputError where `directory` belongs to another run, the
+    data set is empty, or the processor has no bfloat16.
     """
     start_tensorflow()
     directory.mkdir(parents=True, exist_ok=True)
@@ -172,7 +174,22 @@ def _shared_by(devices: list) -> AbstractContextManager:
 def _dtype_policy(config: TrainConfig, gpu: bool) -> str:
     if config.precision == "auto":
         return "mixed_float16" if gpu else "float32"
-    return "float32" if config.precision == "float32" else "mixed_bfloat16"
+    if config.precision == "float32":
+        return "float32"
+    if not gpu and not computes_bfloat16():
+        raise InputError(
+            "train.precision is bfloat16, for which this machine's processor has no instructions (flags of "
+            f"/proc/cpuinfo: none of {', '.join(_BFLOAT16_FLAGS)}): training would take several times as long "
+            'as in float32. Give train.precision = "auto".'
+        )
+    return "mixed_bfloat16"
+
+
+def computes_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies bfloat16 itself; taken for granted where the system doesn't say."""
+    if not cpuinfo.exists():
+        return True
+    return not set(_BFLOAT16_FLAGS).isdisjoint(cpuinfo.read_text(errors="replace").split())
 
 
 def _compiled_network(split, config: TrainConfig, steps: int, progress: Progress, store):

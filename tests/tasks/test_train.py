@@ -27,6 +27,7 @@ from tasks.train import (
     name_start,
     train,
 )
+from tasks.train.fit import computes_bfloat16
 from tasks.train.networks import build_network
 from tasks.train.weights import seen_by_start, set_start_weights
 from tests.releases import make_champion, new_store
@@ -148,6 +149,26 @@ def test_an_empty_split_is_an_error(data, tmp_path):
     np.savez(empty.directory / "val_data.npz", **members)
     with pytest.raises(InputError, match="val split is empty"):
         train(empty, SMALL, tmp_path / "experiment")
+
+
+@pytest.mark.parametrize(
+    "flags, computes",
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 vaes", True),
+        ("flags\t\t: fpu avx2 amx_bf16", True),
+        ("Features\t: fp asimd i8mm bf16 dgh", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni", False),
+    ],
+)
+def test_a_processor_says_whether_it_computes_bfloat16(flags, computes, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\n")
+    assert computes_bfloat16(tmp_path / "cpuinfo") == computes
+
+
+def test_bfloat16_on_a_processor_without_it_is_an_error(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.train.fit.computes_bfloat16", lambda: False)
+    with pytest.raises(InputError, match=r"no instructions .* train\.precision = \"auto\""):
+        train(data, SMALL.model_copy(update={"precision": "bfloat16"}), tmp_path / "experiment")
 
 
 @pytest.mark.slow
