@@ -7,6 +7,7 @@ Exit status: 0 done (released, or nothing new), 1 an error, 2 wrong usage, 3 rej
 import argparse
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -55,6 +56,17 @@ EXIT_STATUS = (
 _DEMO_MARKER = ".stress-vision-demo"
 _COLUMNS = ("device", "running", "outcome", "seen (UTC)", "p50 ms", "p95 ms", "p99 ms", "FPS")
 _EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
+
+
+def script() -> int:
+    """`main` as a program of its own: told to end, it takes along the server that was started for its run."""
+    signal.signal(signal.SIGTERM, _leave)
+    return main()
+
+
+def _leave(number: int, _frame: object) -> None:
+    # by default the process would end at once, and Prefect stops that server at a regular exit only
+    sys.exit(128 + number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -368,4 +380,4 @@ def _print_reasons(devices: Iterable["DeviceOutcome"]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script())
