@@ -178,9 +178,9 @@ def _dtype_policy(config: TrainConfig, gpu: bool) -> str:
         return "float32"
     if not gpu and not computes_bfloat16():
         raise InputError(
-            "train.precision is bfloat16, for which this machine's processor has no instructions (flags of "
-            f"/proc/cpuinfo: none of {', '.join(_BFLOAT16_FLAGS)}): training would take several times as long "
-            'as in float32. Give train.precision = "auto".'
+            "train.precision is bfloat16, for which the processor here lacks instructions (/proc/cpuinfo "
+            f"names none of {', '.join(_BFLOAT16_FLAGS)}): training would take several times as long as in "
+            'float32. Give train.precision = "auto".'
         )
     return "mixed_bfloat16"
 

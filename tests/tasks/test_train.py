@@ -167,7 +167,7 @@ def test_a_processor_says_whether_it_computes_bfloat16(flags, computes, tmp_path
 
 def test_bfloat16_on_a_processor_without_it_is_an_error(data, tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.train.fit.computes_bfloat16", lambda: False)
-    with pytest.raises(InputError, match=r"no instructions .* train\.precision = \"auto\""):
+    with pytest.raises(InputError, match=r"lacks instructions .* train\.precision = \"auto\""):
         train(data, SMALL.model_copy(update={"precision": "bfloat16"}), tmp_path / "experiment")
 
 
