@@ -41,11 +41,13 @@ from tasks.ingest.sources import (
     Layout,
     class_folder,
     find_layout,
+    is_image,
     is_tar,
     is_votes,
     unread_photos,
 )
 from tasks.progress import showing_progress
+from tasks.vocabulary import as_label
 
 __all__ = [
     "IngestConfig",
@@ -192,6 +194,8 @@ def _summarise(plan: _Plan, objects: list[SourceObject], fetched: int) -> Source
         use=plan.source.use,
         vocabulary=plan.source.vocabulary,
         lists=plan.source.lists,
+        mapping=tuple(map(as_label, plan.source.mapping)),
+        folders=_folders(layout, files) if plan.source.mapping else (),
         left_out=layout.left_out,
         votes=any(is_votes(file.key) for file in files),
         manifest_path=place.manifest_path,
@@ -204,6 +208,13 @@ def _summarise(plan: _Plan, objects: list[SourceObject], fetched: int) -> Source
         ignored_count=len(layout.ignored),
         unread_photos=unread_photos(layout.ignored),
     )
+
+
+def _folders(layout: Layout, files: list[SourceFile]) -> tuple[str, ...]:
+    if layout.format != "class_folders":
+        return ()
+    packed = (class_folder(file.key) for file in files if is_image(file.key))
+    return tuple(sorted(layout.folders.union(filter(None, packed))))
 
 
 def _referenced(sources: tuple[SourceManifest, ...]) -> set[str]:

@@ -44,6 +44,10 @@ class SourceManifest(BaseModel, frozen=True, extra="forbid"):
         description="What its folders and lists say, in lower case, to a name of ours; empty: left out",
     )
     lists: tuple[str, ...] = Field(default=(), description="Files that list images with their labels")
+    mapping: tuple[str, ...] = Field(default=(), description="Names that its mapping has, in lower case")
+    folders: tuple[str, ...] = Field(
+        default=(), description="Class folders of a source with a mapping, in lower case, left out or not"
+    )
     left_out: int = Field(default=0, description="Images in folders that the vocabulary leaves out")
     votes: bool = Field(default=False, description="Whether FER+'s fer2013new.csv lies beside the images")
     manifest_path: Path

@@ -38,6 +38,8 @@ class Layout(NamedTuple):
     ignored: tuple[str, ...]
     left_out: int = 0
     """Images of classes that the source's mapping leaves out."""
+    folders: frozenset[str] = frozenset()
+    """The classes' folders, as labels are compared, without those in tars."""
 
 
 def find_layout(source: Source, where: str, keys: Iterable[str]) -> Layout | None:
@@ -70,7 +72,7 @@ def find_layout(source: Source, where: str, keys: Iterable[str]) -> Layout | Non
             f"{where}: all {len(out)} images are of classes that source {source.name!r} leaves out; "
             'expected some to keep: map a folder to a class instead of ""'
         )
-    return Layout(chosen, data - out, ignored, len(out))
+    return Layout(chosen, data - out, ignored, len(out), frozenset(filter(None, images.values())))
 
 
 def class_folder(key: str) -> str | None:

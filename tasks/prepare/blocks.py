@@ -50,6 +50,8 @@ class Block:
     sides: np.ndarray
     """int (n,), the shorter side that each had before it came onto the canvas, pixels"""
     counts: Counter[str] = field(default_factory=Counter)
+    said: frozenset[str] = frozenset()
+    """Labels of the source's lists, as they are compared."""
 
 
 def one_vote(names: Sequence[str]) -> Given:

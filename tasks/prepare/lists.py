@@ -39,12 +39,14 @@ class Listed:
     left_out: int
     """Listed images of classes that the source's mapping leaves out."""
     unlisted: int
+    said: frozenset[str]
+    """The labels that the lists have."""
 
 
 def read_lists(source: SourceManifest, files: dict[str, SourceFile], blobs: Path) -> Listed:
     """What a source's lists say. InputError for one that can't be read, and for labels unknown or torn."""
     images = [key for key in sorted(files) if is_image(key)]
-    places, found = _Places(images), {}
+    places, found, said = _Places(images), {}, set[str]()
     faults: list[tuple[str, str]] = []
     for key in source.lists:
         where = f"{source.name}: {key}"
@@ -53,6 +55,7 @@ def read_lists(source: SourceManifest, files: dict[str, SourceFile], blobs: Path
         faults += [(where, f"{file!r} is listed without a label") for file in rows["file"][unsaid]]
         rows = rows[~unsaid]
         check_labels(where, rows["label"], source.vocabulary)
+        said.update(rows["label"])
         for file, label in zip(rows["file"], rows["label"], strict=True):
             image = places.of(file, str(PurePosixPath(key).parent))
             if image is None:
@@ -63,7 +66,7 @@ def read_lists(source: SourceManifest, files: dict[str, SourceFile], blobs: Path
                 )
     named = {image: source.vocabulary[label] for image, label in sorted(found.items())}
     labels = {image: name for image, name in named.items() if name}
-    return Listed(labels, faults, len(named) - len(labels), len(images) - len(named))
+    return Listed(labels, faults, len(named) - len(labels), len(images) - len(named), frozenset(said))
 
 
 def read_list(path: Path, where: str) -> "pd.DataFrame":
@@ -72,11 +75,20 @@ def read_list(path: Path, where: str) -> "pd.DataFrame":
 
     with path.open("rb") as file:
         how = layout_of(file) | {"header": None}
+    heading = 0
     try:
         first = pd.read_csv(path, nrows=1, **how).iloc[0].tolist()
         places, heading = _columns(first, where)
         rows = pd.read_csv(path, usecols=places, skiprows=heading, **how)[list(places)]
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+    except InputError:
+        raise
+    except pd.errors.EmptyDataError:
+        raise InputError(
+            f"{where}: expected a line for each image, with its file and its label, got "
+            f"{'a heading alone' if heading else 'an empty file'}; write the list again, or take it out of "
+            "the source's lists"
+        ) from None
+    except (UnicodeDecodeError, pd.errors.ParserError, ValueError) as error:
         raise InputError(
             f"{where}: can't be read as a list of images ({error}); expected CSV, TSV or words, in UTF-8"
         ) from None

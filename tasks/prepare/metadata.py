@@ -41,7 +41,11 @@ def describe(images: Collection, arrangement: Arrangement, config: PrepareConfig
         "notes": [note for name, origin in images.origins.items() for note in origin.notes(name, config)],
         "dropped": _dropped(arrangement),
         "conflicting_labels": _conflicts(arrangement),
-        "warnings": [*_own_labels(images, config), *_warnings(images, labels, splits, counts)],
+        "warnings": [
+            *_own_labels(images, config),
+            *(said for name, origin in images.origins.items() for said in origin.warnings(name)),
+            *_warnings(images, labels, splits, counts),
+        ],
         "config": config.model_dump(mode="json"),
     }
 

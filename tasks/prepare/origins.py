@@ -3,6 +3,9 @@
 In: a source's blocks. Out: an `Origin`, for metadata.json, and sentences for log and report.
 """
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 import numpy as np
 from pydantic import BaseModel, Field
 
@@ -31,6 +34,11 @@ class Origin(BaseModel, frozen=True, extra="forbid"):
     larger: int = Field(description="Images larger than the canvas, which loses detail of them")
     larger_px: int = Field(description="Median of the shorter sides of these, pixels; 0: none")
     unread: str = Field(description="What there is to say of photos in formats that aren't read")
+    unmapped: dict[str, str] = Field(
+        default={},
+        description="Names of the source's mapping that none of its folders or labels has, and the nearest "
+        "that one has; empty: none is near",
+    )
 
     def notes(self, name: str, config: PrepareConfig) -> list[str]:
         """What a person should know of the source."""
@@ -55,6 +63,18 @@ class Origin(BaseModel, frozen=True, extra="forbid"):
                 + ("; image_px = 160 keeps more of them" if px < 160 else "")
             )
         return found
+
+    def warnings(self, name: str) -> list[str]:
+        """What is likely a mistake in the source's configuration."""
+        if not self.unmapped:
+            return []
+        told = ", ".join(
+            f"{asked!r}{near and f' (nearest: {near!r})'}" for asked, near in self.unmapped.items()
+        )
+        return [
+            f"{name}: its mapping has names that no image of it has: {told}; correct them in the source's "
+            "mapping, or remove them"
+        ]
 
 
 def origin_of(source: SourceManifest, blocks: list[Block], config: PrepareConfig) -> Origin:
@@ -85,4 +105,11 @@ def origin_of(source: SourceManifest, blocks: list[Block], config: PrepareConfig
         larger=len(larger),
         larger_px=int(np.median(larger)) if len(larger) else 0,
         unread=source.unread_note if source.unread_photos else "",
+        unmapped=_unmapped(source.mapping, {*source.folders}.union(*(block.said for block in blocks))),
     )
+
+
+def _unmapped(mapping: Sequence[str], said: set[str]) -> dict[str, str]:
+    """Names of a mapping that a source doesn't have, each with the nearest that it has."""
+    missing = [name for name in mapping if name not in said]
+    return {name: next(iter(get_close_matches(name, sorted(said), 1)), "") for name in missing}

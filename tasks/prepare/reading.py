@@ -43,7 +43,8 @@ def read_source(
     elif source.format == "image_lists":
         listed = read_lists(source, files, blobs)
         counts = Counter({UNLISTED: listed.unlisted, LEFT_OUT: listed.left_out})
-        yield _photo_block(source.name, [], {}, None, config, faults=listed.faults, counts=counts)
+        heard = _photo_block(source.name, [], {}, None, config, faults=listed.faults, counts=counts)
+        yield replace(heard, said=listed.said)
         yield from _read_photos(source.name, listed.labels, files, blobs, None, config, pool)
     else:
         labels = {key: name for key in sorted(files) if (name := label_of(key, source.vocabulary))}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tarfile
 import textwrap
 from pathlib import Path
 
@@ -102,8 +103,12 @@ def test_a_number_that_a_spreadsheet_made_a_fraction_is_the_number(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"faces: labels\.csv: can't be read as a list"),
-        ("a,b\n1.png,happy\n", r"the first line is \['a', 'b'\]; expected a column for the file"),
+        ("", r"^faces: labels\.csv: expected a line for each image.*, got an empty file; write"),
+        (
+            "file;label\r\n\r\n",
+            r"^faces: labels\.csv: expected a line for each image.*, got a heading alone; write",
+        ),
+        ("a,b\n1.png,happy\n", r"^faces: labels\.csv: the first line is \['a', 'b'\]; expected a column"),
         ("file,label\n1.png,bored\n2.png,bored\n", r"no class is known for 'bored' \(images: 2\); map each"),
         ("file,label\n1.png,happy\n2.png,3\n", r"no class is known for '3' .*numbers = \"affectnet\""),
         ("file,label\n1.png,happy\n1.png,sad\n2.png,sad\n", r"'1\.png' is listed as 'happy' and as 'sad'"),
@@ -150,3 +155,27 @@ def test_the_lines_of_the_docs_make_a_list_of_affectnets_npy_files(folder: Path)
     exec(textwrap.dedent(lines).replace("STORE/datasets/affectnet", str(folder)), {})
     data = run(folder, lists=["labels.csv"], numbers="affectnet")
     assert classes(data) == {"train_set/images/1.jpg": "happy", "val_set/images/1.jpg": "stress"}
+
+
+def warnings(data: PreparedData) -> list[str]:
+    return [told for told in json.loads(data.metadata_path.read_text())["warnings"] if "mapping" in told]
+
+
+def test_a_mapped_name_that_no_list_says_is_told_with_the_nearest(folder: Path) -> None:
+    write_images(folder, "1.png", "2.png")
+    write_list(folder, "labels.csv", "file,label\n1.png,Sleepy\n2.png,happy\n")
+    mapping = {"sleepy": "fatigue", "sleeepy": "fatigue", "bored": ""}
+    (told,) = warnings(run(folder, lists=["labels.csv"], mapping=mapping))
+    assert "'sleeepy' (nearest: 'sleepy'), 'bored'; correct them" in told
+
+
+def test_a_mapped_name_that_no_folder_has_is_told_and_those_that_are_there_are_not(folder: Path) -> None:
+    write_images(folder, "Tired/1.png", "happy/2.png", "blurred/3.png", "sad/4.png")
+    with tarfile.open(folder / "more.tar", "w") as tar:
+        tar.add(folder / "happy/2.png", "yawning/5.png")
+    mapping = {"tired": "fatigue", "yawning": "fatigue", "blurred": "", "blured": "", "bored": ""}
+    (told,) = warnings(run(folder, mapping=mapping))
+    assert told.startswith(
+        "faces: its mapping has names that no image of it has: 'blured' (nearest: 'blurred'), 'b"
+    )
+    assert not warnings(run(folder, mapping={"tired": "fatigue", "yawning": "fatigue", "blurred": ""}))
