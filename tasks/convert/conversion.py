@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ _MOST_REPAIRS = 3
 
 def convert(model_path: Path, data: PreparedData, config: ConvertConfig, out_dir: Path) -> ConvertedModels:
     """Write model_<format>.tflite under `out_dir`, each loaded and run in ai-edge-litert first, and what was
-    found of them as conversion.json.
+    found of them as conversion.json. What lies there already, whole and made of the same, is taken as it is.
 
     Calibrates on real (not augmented) training images only. Raises ModelError where a file can't be
     converted, loaded or run, naming the operation where the runtime allows to tell, and InputError where
@@ -44,10 +45,35 @@ def convert(model_path: Path, data: PreparedData, config: ConvertConfig, out_dir
     images = calibration_images(data, config.calibration_images)
     out_dir.mkdir(parents=True, exist_ok=True)
     formats = dict.fromkeys(("int8", *config.formats))
-    models = {name: _convert_one(network, name, images, config, out_dir) for name in formats}
-    converted = ConvertedModels(models=models, coral=compile_for_coral(models["int8"].path))
+    made_of = _digest(network, images, config)
+    standing = standing_models(out_dir, made_of)
+    models = {
+        name: standing.get(name) or _convert_one(network, name, images, config, out_dir) for name in formats
+    }
+    coral = compile_for_coral(models["int8"].path)
+    converted = ConvertedModels(models=models, coral=coral, made_of=made_of)
     write_whole(out_dir / CONVERSION, converted.model_dump_json(indent=1))
     return converted
+
+
+def _digest(network, images: np.ndarray, config: ConvertConfig) -> str:
+    """What the files are made of. The weights, not the .keras file: saved again, that has other bytes."""
+    settings = [version("tensorflow"), version("ai-edge-litert"), config.benchmark_runs, counter_command()]
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for array in (images, *network.get_weights()):
+        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def standing_models(out_dir: Path, made_of: str) -> dict[str, TfliteModel]:
+    """By format the files in `out_dir` that an earlier conversion made of the same, and that are whole."""
+    try:
+        earlier = ConvertedModels.model_validate_json((out_dir / CONVERSION).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    # it may have been another folder, on another machine
+    models = [model.at(out_dir / model.path.name) for model in earlier.models.values()]
+    return {model.format: model for model in models if earlier.made_of == made_of and model.is_whole()}
 
 
 def calibration_images(data: PreparedData, count: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What conversion hands on."""
 
+import hashlib
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -30,6 +31,14 @@ class TfliteModel(BaseModel, frozen=True, extra="forbid"):
     instructions_m: float | None = None
     """Millions of instructions per inference, by the user's own counter; None: there is none."""
 
+    def at(self, path: Path) -> "TfliteModel":
+        """The same file where it lies now."""
+        return self.model_copy(update={"path": path})
+
+    def is_whole(self) -> bool:
+        """Whether its file is there with the bytes that were tried."""
+        return self.path.exists() and hashlib.sha256(self.path.read_bytes()).hexdigest() == self.sha256
+
     @property
     def host_p95_ms(self) -> float | None:
         """What the gate judges of the latency here."""
@@ -41,6 +50,8 @@ class ConvertedModels(BaseModel, frozen=True, extra="forbid"):
 
     models: dict[str, TfliteModel]
     coral: Coral | None = None
+    made_of: str = ""
+    """SHA-256 of weights, calibration images and settings; empty of an earlier version's."""
 
     @property
     def int8(self) -> TfliteModel:

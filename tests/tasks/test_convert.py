@@ -1,9 +1,11 @@
 """Conversion: real small networks through the real converter and the real runtime."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +128,31 @@ def test_the_graph_is_one_piece_in_the_delegate_and_its_latency_is_measured(conv
 def test_what_was_found_of_every_file_lies_beside_them_as_json(converted):
     path = converted.int8.path.with_name("conversion.json")
     assert ConvertedModels.model_validate_json(path.read_text()) == converted
+
+
+def test_files_that_lie_there_whole_and_of_the_same_are_taken_and_no_others(
+    saved, data, converted, tmp_path, monkeypatch
+):
+    home = Path(shutil.copytree(converted.int8.path.parent, tmp_path / "out"))
+    made = []
+    monkeypatch.setattr(
+        "tasks.convert.conversion._convert_one",
+        lambda _, name, *__: made.append(name) or converted.models[name],
+    )
+    again = convert(saved, data, QUICK, home)
+    assert not made and again.int8.path == home / "model_int8.tflite"
+    assert again.int8.host_latency == converted.int8.host_latency
+
+    (home / "model_float16.tflite").write_bytes(b"half")
+    (home / "model_float32.tflite").unlink()
+    convert(saved, data, QUICK, home)
+    assert sorted(made) == ["float16", "float32"]
+
+    made.clear()
+    shutil.copytree(converted.int8.path.parent, home, dirs_exist_ok=True)
+    convert(saved, data, QUICK.model_copy(update={"calibration_images": 30, "formats": ()}), home)
+    convert(_saved(tmp_path, SMALL.model_copy(update={"emotions": True})), data, QUICK, home)
+    assert sorted(made) == ["float16", "float32", "int8", "int8"]
 
 
 def test_the_oldest_runtime_that_can_load_it_is_known(converted):
