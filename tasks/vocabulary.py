@@ -4,6 +4,7 @@ In: the words or numbers of a source, in any case. Out: a vocabulary, from each 
 it to a name of `tasks.classes.TO_CLASS`, or to "" for images that are to be left out.
 """
 
+import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -41,10 +42,16 @@ def as_label(text: str) -> str:
 def vocabulary(numbers: Numbers, mapping: Mapping[str, str]) -> dict[str, str]:
     """Our names as they are, the numbers of a set, and over both what a configuration maps.
 
-    ValueError for a mapping to a name that isn't there.
+    ValueError for a mapping to a name that isn't there, and for one of a name to two.
     """
     ours = {name: name for name in TO_CLASS} | dict(_NUMBERS[numbers])
-    asked = {as_label(label): as_label(name) for label, name in mapping.items()}
+    asked: dict[str, str] = {}
+    for label, name in ((as_label(label), as_label(name)) for label, name in mapping.items()):
+        if asked.setdefault(label, name) != name:
+            raise ValueError(
+                f"mapping: {label!r} is mapped to {asked[label]!r} and to {name!r}; case and blanks around a "
+                "name count for nothing: keep one of the two"
+            )
     if unknown := sorted({name for name in asked.values() if name and name not in TO_CLASS}):
         raise ValueError(
             f"mapping: there is no class {', '.join(map(repr, unknown))}; expected one of "
@@ -62,13 +69,14 @@ def check_labels(where: str, labels: Iterable[str], known: Mapping[str, str], *,
     if unknown := {label: count for label, count in counts.items() if label not in known}:
         shown = ", ".join(f"{label!r} (images: {count})" for label, count in sorted(unknown.items())[:20])
         first = min(unknown)
+        line = f'{json.dumps(first, ensure_ascii=False)} = "stress"'
         meant = (
             'say whose numbers they are with numbers = "affectnet" (or "raf_db", "fer2013"), or '
             * first.isdigit()
         )
         raise InputError(
             f"{where}: no class is known for {shown}; {instead}{meant}map each to a class in the source's "
-            f'mapping, as "{first}" = "stress", or to "" to leave its images out. Known are '
+            f'mapping, as {line}, or to "" to leave its images out. Known are '
             f"{', '.join(TO_CLASS)}"
         )
     numbers = sorted(label for label in counts if label.isdigit())

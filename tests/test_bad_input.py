@@ -31,6 +31,7 @@ from tasks.night import load_night
 from tasks.prepare.fer2013 import read_fer2013
 from tasks.prepare.ferplus import read_ferplus
 from tasks.prepare.known import read_known
+from tasks.prepare.lists import read_list
 from tasks.prepare.persons import read_persons
 from tasks.prepare.threads import Pool
 from tasks.report.history import read_history
@@ -93,6 +94,7 @@ PARSERS = {
     "fer2013.zip": Parser(fer2013, zipped(FER2013)),
     "fer2013.gz": Parser(fer2013, gzip.compress(FER2013)),
     "fer2013new.csv": Parser(lambda path: read_ferplus(path, "fer2013new.csv"), FERPLUS),
+    "labels.csv": Parser(lambda path: read_list(path, "labels.csv"), b"file,label\n1.png,happy\n2.png,sad\n"),
     "groups.csv": Parser(groups, b"file,group\nstress/a.png,anna\n"),
     "retrain.toml": Parser(lambda path: load_config(path, {}), config_template(RetrainConfig()).encode()),
     "fleet.toml": Parser(load_fleet, Path("deployments/fleet.example.toml").read_bytes()),

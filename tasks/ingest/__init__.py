@@ -194,7 +194,7 @@ def _summarise(plan: _Plan, objects: list[SourceObject], fetched: int) -> Source
         use=plan.source.use,
         vocabulary=plan.source.vocabulary,
         lists=plan.source.lists,
-        mapping=tuple(map(as_label, plan.source.mapping)),
+        mapping=tuple(dict.fromkeys(map(as_label, plan.source.mapping))),
         folders=_folders(layout, files) if plan.source.mapping else (),
         left_out=layout.left_out,
         votes=any(is_votes(file.key) for file in files),

@@ -4,6 +4,7 @@ import json
 import re
 import tarfile
 import textwrap
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tasks.config.prepare import SPLITS
 from tasks.ingest import IngestConfig, Source, ingest
 from tasks.prepare import PrepareConfig, PreparedData, load_split, prepare
 from tasks.prepare.lists import read_list
+from tasks.vocabulary import check_labels, vocabulary
 from tests.releases import new_store
 
 AFFECTNET = "subDirectory_filePath,face_x,face_y,facial_landmarks,expression,valence,arousal\n"
@@ -179,3 +181,17 @@ def test_a_mapped_name_that_no_folder_has_is_told_and_those_that_are_there_are_n
         "faces: its mapping has names that no image of it has: 'blured' (nearest: 'blurred'), 'b"
     )
     assert not warnings(run(folder, mapping={"tired": "fatigue", "yawning": "fatigue", "blurred": ""}))
+
+
+def test_a_name_that_is_mapped_twice_by_its_case_alone_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'tired' is mapped to 'fatigue' and to 'sad'; case and blanks"):
+        vocabulary("", {"Tired": "fatigue", "tired ": "sad"})
+    assert vocabulary("", {"Tired": "fatigue", "tired ": "Fatigue"})["tired"] == "fatigue"
+
+
+@pytest.mark.parametrize("label", ['so "so"', "s\0ad", "C:\\sad", "müde"])
+def test_the_line_that_an_unknown_label_is_to_be_mapped_by_is_toml(label: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_labels("labels.csv", [label], vocabulary("", {}))
+    (line,) = re.findall(r'as (".*" = "stress"), or', str(caught.value))
+    assert tomllib.loads(line) == {label: "stress"}
