@@ -57,6 +57,14 @@ _DEMO_MARKER = ".stress-vision-demo"
 _COLUMNS = ("device", "running", "outcome", "seen (UTC)", "p50 ms", "p95 ms", "p99 ms", "FPS")
 _EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
 
+_PREFECT_SAYS = {  # how its message begins: what to do
+    "Failed to reach API": "the Prefect server of PREFECT_API_URL or of your Prefect profile does not "
+    "answer; start it, or unset them, and a server is started for the run",
+    "Timed out while attempting to connect": "the server that is started for a run did not answer in time; "
+    "is the machine busy? Try again, give it longer with PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="
+    "600, or start one that stays with `stress-vision up`",
+}
+
 
 def script() -> int:
     """`main` as a program of its own: told to end, it takes along the server that was started for its run."""
@@ -82,12 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except RuntimeError as error:
-        if not str(error).startswith("Failed to reach API"):
+        advice = next((told for start, told in _PREFECT_SAYS.items() if str(error).startswith(start)), None)
+        if advice is None:
             raise
-        print_error(
-            f"{error}: the Prefect server of PREFECT_API_URL or of your Prefect profile does not answer; "
-            "start it, or unset them, and a server is started for the run"
-        )
+        print_error(f"{error}: {advice}")
         return 1
 
 

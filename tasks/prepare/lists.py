@@ -106,8 +106,9 @@ def _columns(first: list[str], where: str) -> tuple[tuple[int, int], int]:
     pictures = [place for place, cell in enumerate(names) if is_image(cell)]
     if len(pictures) == 1 and len(names) == 2:
         return (pictures[0], 1 - pictures[0]), 0
+    shown = [cell[:40] for cell in first[:8]]
     raise InputError(
-        f"{where}: the first line is {first[:8]}; expected a column for the file ({', '.join(FILE_COLUMNS)}) "
+        f"{where}: the first line is {shown}; expected a column for the file ({', '.join(FILE_COLUMNS)}) "
         f"and one for the label ({', '.join(LABEL_COLUMNS)}), or lines of a file and its label alone"
     )
 

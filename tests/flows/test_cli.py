@@ -55,6 +55,16 @@ def test_a_prefect_server_that_is_dead_is_one_error_that_names_it(tmp_path):
     assert "http://127.0.0.1:1/api" in done.stderr and "PREFECT_API_URL" in done.stderr
 
 
+def test_a_prefect_server_that_does_not_start_in_time_is_one_error(tmp_path):
+    new_store(tmp_path / "store")
+    done = stress_vision(
+        "prepare", "--store", tmp_path / "store", PREFECT_API_URL="", PREFECT_HOME=tmp_path,
+        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true", PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="1",
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "did not answer in time" in done.stderr
+
+
 def test_each_command_has_an_example_that_is_right_usage():
     parser = _parser([])
     (commands,) = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
