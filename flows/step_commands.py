@@ -66,6 +66,7 @@ def _add_of_experiment(
         help="its name, or newest; none: choose from a list",
     )
     step.add_argument("--store", default="", help="default: the environment's STRESS_VISION_STORE")
+    step.add_argument("--work_dir", default="", help="default: the environment's STRESS_VISION_WORK")
     step.set_defaults(command=command)
     return step
 
@@ -96,20 +97,20 @@ def _configured(name: str, fields: Fields) -> Callable[[argparse.Namespace], int
 def _evaluate(given: argparse.Namespace) -> int:
     from flows.steps import ExperimentRequest, evaluate
 
-    return _run(evaluate, ExperimentRequest(store=given.store, experiment=_chosen(given)))
+    return _run(evaluate, ExperimentRequest(**_asked_for(given)))
 
 
 def _convert(given: argparse.Namespace) -> int:
     from flows.steps import ConversionRequest, convert
 
-    request = ConversionRequest(store=given.store, experiment=_chosen(given), formats=tuple(given.formats))
+    request = ConversionRequest(**_asked_for(given), formats=tuple(given.formats))
     return _run(convert, request)
 
 
 def _report(given: argparse.Namespace) -> int:
     from flows.steps import ExperimentRequest, report
 
-    return _run(report, ExperimentRequest(store=given.store, experiment=_chosen(given)))
+    return _run(report, ExperimentRequest(**_asked_for(given)))
 
 
 def _benchmark(given: argparse.Namespace) -> int:
@@ -129,7 +130,7 @@ def _tensorboard(given: argparse.Namespace) -> int:
     from storage.opening import open_store
     from tasks.experiment import bring_experiment, find_experiment
 
-    store, work = open_store(store_uri(given.store)), work_path("")
+    store, work = open_store(store_uri(given.store)), work_path(given.work_dir)
     experiment = find_experiment(store, work, _chosen(given, finished=False), finished=False)
     logs = bring_experiment(store, work, experiment) / "tensorboard"
     if not logs.is_dir():
@@ -139,6 +140,10 @@ def _tensorboard(given: argparse.Namespace) -> int:
     command += ["--host", "127.0.0.1", "--port", str(given.port)]
     print(f"logs:    {logs}\nopen:    http://127.0.0.1:{given.port}    (Ctrl-C ends it)", flush=True)
     os.execv(command[0], command)
+
+
+def _asked_for(given: argparse.Namespace) -> dict[str, str]:
+    return {"store": given.store, "work_dir": given.work_dir, "experiment": _chosen(given)}
 
 
 def _chosen(given: argparse.Namespace, *, finished: bool = True) -> str:
@@ -151,7 +156,7 @@ def _chosen(given: argparse.Namespace, *, finished: bool = True) -> str:
     from storage.opening import open_store
     from tasks.experiment import find_experiment, list_experiments
 
-    store, work = open_store(store_uri(given.store)), work_path("")
+    store, work = open_store(store_uri(given.store)), work_path(given.work_dir)
     if given.experiment:
         return find_experiment(store, work, given.experiment, finished=finished).id
     every = [one for one in list_experiments(store, work) if one.finished or not finished]

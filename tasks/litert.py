@@ -48,7 +48,8 @@ def load(path: Path) -> Runner:
         return Runner(path).allocate()
     except (ValueError, RuntimeError) as error:
         raise ModelError(
-            f"{path}: ai-edge-litert can't load it with its default delegate: {error}"
+            f"{path}: ai-edge-litert can't load it with its default delegate: {str(error).strip()}; is it "
+            "whole? `stress-vision convert` makes it anew"
         ) from error
 
 

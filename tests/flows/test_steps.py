@@ -261,6 +261,17 @@ def test_without_a_name_a_person_chooses_from_a_list(
     assert listed.index("20260102_000000") < listed.index("20260101_000000")
 
 
+def test_a_work_directory_that_prepare_and_train_were_given_is_given_to_the_other_steps(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(shop / "elsewhere", "20260104_000000", *FINISHED)
+    asked: list[ExperimentRequest] = []
+    monkeypatch.setattr("flows.step_commands._run", lambda step, config: asked.append(config) or 0)
+    for step in ("evaluate", "convert", "report"):
+        assert main([step, "newest", "--work_dir", str(shop / "elsewhere")]) == 0
+    assert {(one.experiment, one.work_dir) for one in asked} == {("20260104_000000", str(shop / "elsewhere"))}
+
+
 def test_without_a_name_and_a_terminal_the_error_lists_what_there_is(
     shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

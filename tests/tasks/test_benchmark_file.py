@@ -9,9 +9,10 @@ import pytest
 
 from deployments.fleet import Device
 from deployments.program import Answer
-from storage.errors import DeviceError
+from storage.errors import DeviceError, ModelError
 from tasks.benchmark import BenchmarkConfig
-from tasks.benchmark_file import time_on_device
+from tasks.benchmark_file import time_here, time_on_device
+from tasks.convert.instructions import smallest_model
 from tests.tasks.small_run import latency
 from tests.tasks.test_rollout_visit import DEVICE
 
@@ -71,3 +72,18 @@ def test_a_device_that_can_not_be_measured_is_one_error_that_names_it(
     answers[command] = answer
     with pytest.raises(DeviceError, match=rf"device pi-1.*{why}"):
         time_on_device(file, DEVICE, BenchmarkConfig(), 60)
+
+
+def test_half_a_file_is_one_error_that_says_where_a_whole_one_comes_from(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(smallest_model()[:200])
+    with pytest.raises(
+        ModelError, match=r"model\.tflite: .*valid Flatbuffer.*is it whole\? `stress-vision convert`"
+    ):
+        time_here(path, 10)
+
+
+def test_a_file_that_takes_floats_is_timed_too(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(smallest_model())
+    assert time_here(path, 10).p95_ms > 0
