@@ -171,9 +171,7 @@ def _add_services(commands: Commands) -> None:
 
 def _add_fleet(commands: Commands) -> None:
     rollout = commands.add_parser("rollout", help="bring a registered release to the fleet")
-    rollout.add_argument(
-        "--inventory", default="", help="the fleet's TOML file; default: STRESS_VISION_INVENTORY"
-    )
+    _add_inventory(rollout)
     rollout.add_argument("--release", default="champion", help="version, or champion (default)")
     _add_store(rollout).set_defaults(command=_rollout)
 
@@ -187,7 +185,14 @@ def _add_fleet(commands: Commands) -> None:
 
     fleet = commands.add_parser("fleet", help="what each device runs, and how fast")
     fleet.add_argument("--json", action="store_true", help="one JSON object a device, for programs")
+    _add_inventory(fleet)
     _add_store(fleet).set_defaults(command=_fleet)
+
+
+def _add_inventory(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--inventory", default="", help="the fleet's TOML file; default: STRESS_VISION_INVENTORY"
+    )
 
 
 def _add_store(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -342,16 +347,33 @@ def _fleet(given: argparse.Namespace) -> int:
     from storage.registry import Registry
     from tasks.rollout.ledger import read_ledger
 
-    registry = Registry(open_store(store_uri(given.store)))
+    store = open_store(store_uri(given.store))
+    registry = Registry(store)
     devices = list(read_ledger(registry).values())
     if given.json:
         print("".join(f"{device.model_dump_json()}\n" for device in devices), end="")
         return 0
     champion = registry.champion()
     print(f"champion: {champion.version if champion else 'none yet'}")
-    print_table([device.row() for device in devices], _COLUMNS)
-    _print_reasons(devices)
+    strangers = _not_in(given.inventory or os.environ.get("STRESS_VISION_INVENTORY", ""), devices)
+    ours = [device for device in devices if device not in strangers]
+    strange = [{**device.row(), "outcome": "not in the inventory"} for device in strangers]
+    print_table([*(device.row() for device in ours), *strange], _COLUMNS)
+    _print_reasons(ours)
+    for device in strangers:
+        line = f"{store.uri}/fleet/{device.device}.json"
+        print(f"{device.device}: not in the inventory; delete {line} to forget it")
     return 0
+
+
+def _not_in(inventory: str, devices: Iterable["DeviceOutcome"]) -> list["DeviceOutcome"]:
+    """Devices of the ledger that the inventory doesn't name, as after a new name; none without one."""
+    from deployments.fleet import load_fleet
+
+    if not inventory:
+        return []
+    names = {device.name for device in load_fleet(Path(inventory).expanduser()).devices}
+    return [device for device in devices if device.device not in names]
 
 
 def _history(given: argparse.Namespace) -> int:

@@ -22,7 +22,8 @@ among them: a reboot counts as "not confirmed". So whatever dies at whatever ste
 release, and in the end a proven one.
 
 Every command has a time box after which the kernel ends it. A model runs in a process of its own, without the
-lock: it may hang or crash, and neither outlives its time box nor the session that asked.
+lock: it may hang or crash, and neither outlives its time box nor the session that asked. They and the
+watchdog are forks of `serve`, which starts Python and imports the runtime once for all of them.
 
 Needs Python 3.9 or newer on Linux, numpy, and ai-edge-litert (preferred) or tflite-runtime. It is one file,
 because it is sent whole, named by its hash, and has to run where nothing else of ours is.
@@ -77,7 +78,8 @@ LIST, PROGRAM = "stress-vision-signers", "stress-vision-program"
 """Namespaces of signatures: one made for the other purpose doesn't hold."""
 ORDER = "rollback.json"
 PROVEN = ".proven"
-"""In a release's folder once it was confirmed: what a device may go back to if its state is lost."""
+"""In a release's folder once it was confirmed: what a device may go back to if its state is lost. It names
+what the release was proven with."""
 SIGNER = "stress-vision"
 PUBLIC_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]+=*")
 RUNTIMES = (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime"))
@@ -243,6 +245,23 @@ def proven_releases(root: Path, without: str | None) -> list[str]:
     marks = {mark: mark.stat().st_mtime for mark in (root / "releases").glob(f"*/{PROVEN}")}
     names = [mark.parent.name for mark in sorted(marks, key=lambda mark: -marks[mark])]
     return [name for name in names if name != without and is_whole(root, name)]
+
+
+def mark_proven(release: Path) -> None:
+    with contextlib.suppress(OSError):
+        (release / PROVEN).write_text(runs_with())
+
+
+def proven_since(root: Path) -> float | None:
+    """Since when what `current` opens, its files as they are, is proven with the Python and runtime of today;
+    None where only a proof can tell."""
+    version = current_version(root)
+    if version is None or not is_whole(root, version):
+        return None
+    mark = root / "releases" / version / PROVEN
+    with contextlib.suppress(OSError):
+        return mark.stat().st_mtime if mark.read_text() == runs_with() else None
+    return None
 
 
 def write_state(root: Path, **changes: Any) -> None:
@@ -742,14 +761,31 @@ def link_program(root: Path) -> None:
         link_atomically(link, os.path.relpath(mine, root.resolve()))
 
 
-def start_watchdog(root: Path) -> None:
-    """In a session of its own: it outlives the SSH connection that asked for the switch."""
-    subprocess.Popen(
-        [sys.executable, str(Path(__file__).resolve()), "--root", str(root.resolve()),
-         "--lock-wait-s", "2", "watch"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True, cwd="/",
-    )  # fmt: skip
+def start_watchdog(root: Path) -> int:
+    """A fork of this process, which outlives the SSH connection that asked for the switch; its process id."""
+    with Path(os.devnull).open("w") as silence:
+        return forked(lambda: watch(root.resolve(), 2.0), silence.fileno())
+
+
+def forked(run: Callable[[], object], output: int) -> int:
+    """Run something in a fork of this process, and return the fork's process id.
+
+    It has a session of its own, says what it says to `output`, and has nothing else of ours: neither the
+    caller's connection nor a lock. There are no threads here that it could miss.
+    """
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.setsid()
+        os.chdir("/")
+        for ours, theirs in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
+            os.dup2(ours, theirs)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        run()
+        sys.stdout.flush()
+    finally:
+        os._exit(0)
 
 
 def watch(root: Path, lock_wait_s: float) -> Facts:
@@ -797,8 +833,7 @@ def confirm(root: Path, args: Namespace) -> Facts:
     release = root / "releases" / pending["version"]
     sequence = max(int(state["sequence"]), sequence_of(read_manifest(release)[0]))
     write_state(root, pending=None, previous=pending["previous"], last_return=None, sequence=sequence)
-    with contextlib.suppress(OSError):
-        (release / PROVEN).touch()
+    mark_proven(release)
     prune(root, keep=pending["version"])
     prune_programs(root)
     return {"version": pending["version"], "previous": pending["previous"]}
@@ -872,12 +907,23 @@ def health() -> Facts:
 
 def installed_runtime() -> tuple[str, str] | tuple[None, None]:
     """(package, version) of the runtime without the cost of importing it, or (None, None)."""
-    from importlib import metadata  # costs more than the rest of a command
-
-    for _, package in RUNTIMES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            return package, metadata.version(package)
+    for module, package in RUNTIMES:
+        if version := installed_version(module):
+            return package, version
     return None, None
+
+
+def installed_version(module: str) -> str | None:
+    """Of the package that a module comes with: `importlib.metadata` takes longer than all else here."""
+    for folder in sys.path:
+        for path in Path(folder).glob(f"{module}-*.*-info"):
+            return path.name[len(module) + 1 :].rpartition(".")[0].partition("-")[0]
+    return None
+
+
+def runs_with() -> str:
+    """What a model runs with here: another Python or runtime has to prove it anew."""
+    return f"Python {platform.python_version()}, {' '.join(map(str, installed_runtime()))}"
 
 
 def machine() -> Facts:
@@ -934,14 +980,12 @@ def load_model(directory: Path, manifest: Facts, args: Namespace) -> tuple[Any, 
 def open_model(path: Path, minimum: str, threads: int, delegate: str) -> tuple[Any, str]:
     """(interpreter, runtime) as the application will run it: with the runtime's default delegate, or that
     of the library `delegate`, which the runtime's name then tells, too."""
-    from importlib import metadata
-
     for module, package in RUNTIMES:
         try:
             runtime = importlib.import_module(f"{module}.interpreter")
         except ImportError:
             continue
-        version = metadata.version(package)
+        version = installed_version(module) or "of unknown version"
         refuse_if_too_old(package, version, minimum)
         chosen = {"experimental_delegates": [load_library(runtime, delegate)]} if delegate else {}
         interpreter = runtime.Interpreter(model_path=str(path), num_threads=threads, **chosen)
@@ -1218,7 +1262,8 @@ def serve(root: Path, args: Namespace) -> None:
         link_program(root)
     mine = {"protocol": PROTOCOL, "program": sha256(Path(__file__)), "agent": args.agent,
             "waiting": waiting_program(root) if args.agent else None}  # fmt: skip
-    caller.say({**mine, **explained("inspect", lambda: inspect(root, args))})
+    seen = explained("inspect", lambda: {**inspect(root, args), "proven_since": proven_since(root)})
+    caller.say({**mine, **seen})
     signal.alarm(0)
     with contextlib.suppress(Gone, BrokenPipeError):
         while True:
@@ -1259,30 +1304,50 @@ def put_to_time(root: Path, args: Namespace, content: bytes) -> None:
 
 def run_apart(root: Path, args: Namespace, caller: Caller) -> Facts:
     """Run a model in a process of its own; it ends with its time box, or when the caller leaves."""
-    words = [sys.executable, str(Path(__file__).resolve()), "--root", str(root)]
-    words += ["--within-s", f"{args.within_s:g}", "--lock-wait-s", f"{args.lock_wait_s:g}", args.command]
-    name = args.upload if args.command == "time" else args.version
-    words += ["--upload" if args.command == "time" else "--version", name]
-    for option in ("threads", "runs", "min_s", "warmup", "warmup_s"):
-        words += ["--" + option.replace("_", "-"), f"{getattr(args, option):g}"]
-    words += ["--delegate", args.delegate] if args.delegate else []
-    words += ["--current"] if args.current else []
-    child = subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True, cwd="/",
-    )  # fmt: skip
+    import_runtime()
+    name, (hears, says) = args.upload if args.command == "time" else args.version, os.pipe()
+    child = forked(lambda: run_bounded(root, args), says)
+    os.close(says)
     try:
-        said = last_words(child, name, args.within_s, caller)
-        status = child.wait(5)
+        said = last_words(hears, name, args.within_s, caller)
     finally:
-        end_group(child)
-    return understood(name, status, said)
+        os.close(hears)
+        status = end_group(child)
+    found = understood(name, status, said)
+    if found.get("ok") and args.current:
+        renew_mark(root, args.version)
+    return found
 
 
-def last_words(child: subprocess.Popen[bytes], name: str, within_s: float, caller: Caller) -> bytes:
+def import_runtime() -> None:
+    """Once for all forks; one thread, so that they are whole. What can't be imported is told by the fork."""
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    for module, _ in RUNTIMES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"{module}.interpreter")
+            return
+
+
+def run_bounded(root: Path, args: Namespace) -> None:
+    """In the fork: answer one command, whatever the model does with this process."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with the session
+    signal.alarm(int(args.within_s) + 1)
+    with contextlib.suppress(OSError):  # where memory runs out, this goes before the application
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    print(json.dumps(explained(args.command, lambda: REQUESTS[args.command](root, args))))
+
+
+def renew_mark(root: Path, version: str) -> None:
+    """A release that was confirmed here once has proven itself again, perhaps with another runtime."""
+    if (root / "releases" / version / PROVEN).exists() and not read_state(root)["pending"]:
+        mark_proven(root / "releases" / version)
+
+
+def last_words(output: int, name: str, within_s: float, caller: Caller) -> bytes:
     """The end of what a child said, once it has closed its output."""
-    assert child.stdout
-    output, said, deadline = child.stdout.fileno(), b"", time.monotonic() + within_s + 2
+    said, deadline = b"", time.monotonic() + within_s + 2
     while time.monotonic() < deadline:
         if output in caller.hears(deadline - time.monotonic(), output):
             got = os.read(output, 1 << 16)
@@ -1292,12 +1357,15 @@ def last_words(child: subprocess.Popen[bytes], name: str, within_s: float, calle
     raise Hung(f"{name} hangs: no end within {within_s:g} s")
 
 
-def end_group(child: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    if child.stdout:
-        child.stdout.close()
+def end_group(child: int) -> int:
+    """End a child with all that it has started; its exit status, or the negative number of a signal.
+
+    One that has closed its output has ended by itself: that is its status then.
+    """
+    for end in (os.killpg, os.kill):  # it may not have come to a group of its own yet
+        with contextlib.suppress(ProcessLookupError):
+            end(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def understood(version: str, status: int, said: bytes) -> Facts:
@@ -1335,7 +1403,7 @@ DEFAULTS: Facts = {
 }  # fmt: skip
 
 
-def parse(arguments: Sequence[str] | None) -> Namespace:
+def parse(arguments: Sequence[str]) -> Namespace:
     parser = ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--lock-wait-s", type=float, default=30.0)
@@ -1412,8 +1480,11 @@ def explained(command: str, run: Callable[[], Facts]) -> Facts:
         return {"ok": False, "kind": "error", "error": f"{command}: {type(error).__name__}: {error}"}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    args = parse(arguments)
+def main(arguments: Sequence[str]) -> int:
+    return run(parse(arguments))
+
+
+def run(args: Namespace) -> int:
     if args.command == "serve":
         serve(args.root.resolve(), args)
         return 0
@@ -1422,17 +1493,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if result["ok"] else 1
 
 
-def end_in_time(arguments: Sequence[str]) -> None:
-    """Have the kernel end this process, whatever it hangs in: after its time box, and with its parent."""
-    args = parse(arguments)
+def end_in_time(args: Namespace) -> Namespace:
+    """Have the kernel end this process after its time box, whatever it hangs in."""
     if args.command != "watch":  # `serve` has a time box for each request, and this one until its greeting
         signal.alarm(int(args.within_s) + 1)
-    if args.command in ("prove", "time"):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    return args
 
 
 if __name__ == "__main__":
-    end_in_time(sys.argv[1:])
-    sys.exit(main())
+    sys.exit(run(end_in_time(parse(sys.argv[1:]))))

@@ -57,6 +57,7 @@ class Seen(BaseModel, frozen=True):
     signers: int = 0
     clock: FiniteFloat | None = None
     sequence: int = 0
+    proven_since: FiniteFloat | None = None
     health: Health = Health()
     machine: Machine | None = None
 
@@ -131,7 +132,7 @@ class _Visit:
         self._seen: Seen | None = None
         self._seen_at: datetime | None = None
         self._figures: LatencyFigures | None = None
-        self._switching = self._proven = False
+        self._switching = self._proven = self._untouched = False
         self._token = ""
 
     # ------------------------------------------------------------ the three things that a visit may be for
@@ -188,7 +189,8 @@ class _Visit:
             timeout_s, renewal = self._config.command_timeout_s, self._payload.renewal
             self._look(program.start(timeout_s=timeout_s, renewal=renewal))
             said = step(program)
-            self._look(self._ask(program, "inspect"))
+            if not self._untouched:
+                self._look(self._ask(program, "inspect"))
             return said
 
     def _after_losing(self, error: DeviceError, why: str) -> tuple[OutcomeKind, str]:
@@ -237,8 +239,7 @@ class _Visit:
         self._refuse_unfit(seen)
         self._bring_signers(program)
         if seen.current == self._payload.version:
-            self._keep(program)
-            return "ran this release already"
+            return self._keep(program)
         self._deliver(program)
         self._judge_staged(program)
         return self._switch(program)
@@ -265,9 +266,18 @@ class _Visit:
             raise _Stop("faulty", f"doesn't follow to list {newer[-1].count} of signers: {said}; put the "
                         f"keys of today into {self._device.root}/allowed_signers by hand")  # fmt: skip
 
-    def _keep(self, program: DeviceProgram) -> None:
-        """Prove what runs already, mended first where its files or its manifest have changed."""
-        if self._known.current_manifest != self._payload.manifest_sha256:
+    def _keep(self, program: DeviceProgram) -> str:
+        """Prove what runs already, mended first where its files or its manifest have changed.
+
+        Where nothing is to be measured a device's word will do: it has hashed the files, and the release was
+        proven there with the Python and the runtime of today.
+        """
+        ran, since = "ran this release already", self._known.proven_since
+        ours = self._known.current_manifest == self._payload.manifest_sha256
+        if ours and since is not None and not self._config.measure:
+            self._untouched = True
+            return f"{ran}; proven since {datetime.fromtimestamp(since, UTC):%Y-%m-%d}"
+        if not ours:
             self._deliver(program)
         try:
             self._prove(program, current=True)
@@ -276,6 +286,7 @@ class _Visit:
                 raise
             self._deliver(program)
             self._prove_again(program)
+        return ran
 
     def _prove_again(self, program: DeviceProgram) -> None:
         try:

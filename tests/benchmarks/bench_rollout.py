@@ -1,6 +1,6 @@
 """A rollout beside scripts that only copy, hash and link, over the same sshd devices in one run.
 
-    python -m tests.benchmarks.bench_rollout RELEASES [--devices 20] [--mb 2] [--peers VENV] [--simulated 0]
+    python -m tests.benchmarks.bench_rollout RELEASES [--devices 20] [--mb 2] [--python PYTHON] [--peers VENV]
 
 RELEASES holds at least three releases, as `python -m tests.faults --releases RELEASES` leaves them; their
 models are padded to `--mb`. The scripts are paramiko, in as many threads as we serve devices at once and one
@@ -16,6 +16,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,12 +41,13 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=20)
     parser.add_argument("--mb", type=float, default=2.0, help="of each release's model")
     parser.add_argument("--peers", type=Path, help="virtual environment with fabric and ansible-core")
+    parser.add_argument("--python", default=sys.executable, help="the devices'; one with the runtime only")
     parser.add_argument("--simulated", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         found = sorted(path for path in given.releases.glob("2*") if path.is_dir())
         releases = [padded(path, int(given.mb * 1e6), Path(scratch)) for path in found]
-        compare(releases, given.devices, Path(scratch), given.peers)
+        compare(releases, given.devices, Path(scratch), given.python, given.peers)
     if given.simulated:
         simulate(given.simulated)
 
@@ -64,23 +66,32 @@ def padded(release: Path, size: int, folder: Path) -> Path:
     return directory
 
 
-def compare(releases: list[Path], count: int, scratch: Path, peers: Path | None) -> None:
+def compare(releases: list[Path], count: int, scratch: Path, python: str, peers: Path | None) -> None:
     new_key(scratch / "key")
     devices = [
         make_device(scratch / f"pi-{number}", scratch / "key", f"pi-{number}") for number in range(count)
     ]
     for device in devices:
+        device.device = device.device.model_copy(update={"python": python})
         device.start()
     try:
-        say("script in 8 threads", lambda: by_script(devices, releases[0]))
-        say("ours, first release, program sent", lambda: ours(devices, releases[0]))
-        say("ours, next release", lambda: ours(devices, releases[1]))
-        say("ours, release is there already", lambda: ours(devices, releases[1]))
-        say("ours, in waves, measured for 2.5 s", lambda: ours(devices, releases[0], waves=True))
-        say("script, one device after the other", lambda: by_script(devices, releases[0], threads=1))
+        say("script in 8 threads", devices, lambda: by_script(devices, releases[0]))
+        say("ours, first release, program sent", devices, lambda: ours(devices, releases[0]))
+        say("ours, next release", devices, lambda: ours(devices, releases[1]))
+        say("ours, release is there already", devices, lambda: ours(devices, releases[1]))
+        say("ours, in waves, measured for 2.5 s", devices, lambda: ours(devices, releases[0], waves=True))
+        say("script, one device after the other", devices, lambda: by_script(devices, releases[0], threads=1))
         if peers:
-            say("Fabric, one device after the other", lambda: by_fabric(devices, releases[0], peers, scratch))
-            say("Ansible, 20 forks, pipelining", lambda: by_ansible(devices, releases[0], peers, scratch))
+            say(
+                "Fabric, one device after the other",
+                devices,
+                lambda: by_fabric(devices, releases[0], peers, scratch),
+            )
+            say(
+                "Ansible, 20 forks, pipelining",
+                devices,
+                lambda: by_ansible(devices, releases[0], peers, scratch),
+            )
         one_device(devices[0], releases)
     finally:
         for device in devices:
@@ -90,22 +101,38 @@ def compare(releases: list[Path], count: int, scratch: Path, peers: Path | None)
 def one_device(device: SshDevice, releases: list[Path]) -> None:
     """Bytes of one visit, and its seconds 50 ms away each way."""
     with Relay(device.device.port, 0.0) as relay:
-        near = [SshDevice(device.device.model_copy(update={"port": relay.port}), device.folder)]
-        say("ours, one device, release is there already", lambda: ours(near, releases[0]), relay)
+        near = [
+            SshDevice(device.device.model_copy(update={"port": relay.port}), device.folder, device.process)
+        ]
+        say("ours, one device, release is there already", near, lambda: ours(near, releases[0]), relay)
     with Relay(device.device.port, 0.05) as relay:
-        far = [SshDevice(device.device.model_copy(update={"port": relay.port}), device.folder)]
-        say("50 ms away: script", lambda: by_script(far, releases[0]), relay)
-        say("50 ms away: ours, next release", lambda: ours(far, releases[2]), relay)
-        say("50 ms away: ours, release is there already", lambda: ours(far, releases[2]), relay)
+        far = [
+            SshDevice(device.device.model_copy(update={"port": relay.port}), device.folder, device.process)
+        ]
+        say("50 ms away: script", far, lambda: by_script(far, releases[0]), relay)
+        say("50 ms away: ours, next release", far, lambda: ours(far, releases[2]), relay)
+        say("50 ms away: ours, release is there already", far, lambda: ours(far, releases[2]), relay)
 
 
-def say(what: str, work: Callable[[], object], relay: Relay | None = None) -> None:
-    """Seconds, and processor time here with that of programs that we wait for; the devices' is not in it."""
-    cpu, started, carried = cpu_s(), time.monotonic(), relay.carried if relay else 0
+def say(what: str, devices: list[SshDevice], work: Callable[[], object], relay: Relay | None = None) -> None:
+    """Seconds, and processor time: here with that of programs that we wait for, and on the devices."""
+    cpu, there, started = cpu_s(), devices_cpu_s(devices), time.monotonic()
+    carried = relay.carried if relay else 0
     work()
     seconds, cpu = time.monotonic() - started, cpu_s() - cpu
-    told = f"{what}: {seconds:.1f} s, {cpu:.2f} CPU s here"
+    time.sleep(0.3)  # for sessions to end, which are counted then
+    told = f"{what}: {seconds:.1f} s, {cpu:.2f} CPU s here, {devices_cpu_s(devices) - there:.2f} there"
     print(told + (f", {(relay.carried - carried) / 1000:.1f} kB" if relay else ""), flush=True)
+
+
+def devices_cpu_s(devices: list[SshDevice]) -> float:
+    """Seconds of each sshd and of what it has started and waited for, or left for us to wait for."""
+    ticks = 0
+    for device in devices:
+        assert device.process
+        stat = Path(f"/proc/{device.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += sum(int(field) for field in stat[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s() -> float:

@@ -33,8 +33,7 @@ def main() -> None:
     program = load(Path(ARGUMENTS[0]))
     sys.argv = ARGUMENTS
     sys.executable = str(FOLDER / "python")  # what the program starts goes through here, too
-    program.end_in_time(ARGUMENTS[1:])
-    sys.exit(program.main(ARGUMENTS[1:]))
+    sys.exit(program.run(program.end_in_time(program.parse(ARGUMENTS[1:]))))
 
 
 def receive() -> None:
@@ -65,13 +64,19 @@ def load(path: Path) -> ModuleType:
     wrap(program, "link_program", lambda root: "start" if "serve" in ARGUMENTS else "link")
     wrap(program, "write_state", lambda root, **changes: "write state")
     wrap(program, "prune", lambda root, **options: "prune")
+    start = program.start_watchdog
+
+    def start_watchdog(root: Path) -> int:
+        watchdog = start(root)
+        (FOLDER / f"watchdog-{watchdog}").touch()
+        return watchdog
+
+    setattr(program, "start_watchdog", start_watchdog)  # noqa: B010
     program.COMMANDS.update(check=program.check, benchmark=program.benchmark, inspect=inspect)
     return program
 
 
 def step_of(args: Namespace) -> str:
-    if "prove" in ARGUMENTS:
-        return "inside the proof"
     through = " current" if getattr(args, "current", False) else ""
     return args.command + through
 
@@ -156,16 +161,16 @@ def session_process() -> int:
 def power_cut() -> None:
     """All that runs on the device is gone, and it boots anew at once."""
     (FOLDER / "boot").write_text(f"boot {time.monotonic_ns()}")
-    sessions = [session_process()] if "watch" not in ARGUMENTS else []
+    sessions = [] if (FOLDER / f"watchdog-{os.getpid()}").exists() else [session_process()]
     for process in [*others(), *sessions, os.getpid()]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
 
 def watchdog_killed() -> None:
-    for process in others(b"watch"):
+    for mark in FOLDER.glob("watchdog-*"):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+            os.kill(int(mark.name.partition("-")[2]), signal.SIGKILL)
 
 
 def pusher_killed() -> None:
@@ -174,13 +179,13 @@ def pusher_killed() -> None:
     time.sleep(0.2)
 
 
-def others(word: bytes = b"") -> list[int]:
+def others() -> list[int]:
     """Other processes of this device's program."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             line = path.read_bytes()
-            mine = str(FOLDER).encode() in line and b"injector.py" in line and word in line
+            mine = str(FOLDER).encode() in line and b"injector.py" in line
             if mine and int(path.parent.name) != os.getpid():
                 found.append(int(path.parent.name))
     return found

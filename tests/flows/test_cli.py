@@ -163,6 +163,26 @@ def test_fleet_prints_what_a_device_answers_as_it_is_in_a_table_that_fits(tmp_pa
     assert table[2].split() == columns.split()
 
 
+def test_fleet_tells_a_name_that_the_inventory_has_no_more(tmp_path, capsys, monkeypatch):
+    registry = Registry(new_store(tmp_path / "store"))
+    for name in ("pi-1", "pi-2"):
+        registry.record_device(name, {"device": name, "outcome": "updated", "reason": "proven"})
+    (tmp_path / "key").touch()
+    pin = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
+    device = f'name = "pi-2"\nhost = "h"\nuser = "pi"\nkey_file = "key"\nhost_key = "{pin}"\n'
+    (tmp_path / "fleet.toml").write_text(f"[[devices]]\n{device}")
+    command = ["fleet", "--store", str(tmp_path / "store")]
+    forget = f"pi-1: not in the inventory; delete {tmp_path}/store/fleet/pi-1.json to forget it"
+    assert main(command) == 0 and "not in the inventory" not in capsys.readouterr().out
+    monkeypatch.setenv("STRESS_VISION_INVENTORY", str(tmp_path / "fleet.toml"))
+    assert main(command) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[2].split() == ["pi-2", "updated"] and "not in the inventory" in printed[3]
+    assert printed[4:] == [forget]
+    (tmp_path / "store/fleet/pi-1.json").unlink()
+    assert main(command) == 0 and "pi-1" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", ["fleet", "rollout"])
 def test_without_a_store_the_error_says_where_to_give_one(command, tmp_path):
     more = ["--inventory", tmp_path / "fleet.toml"] if command == "rollout" else []
