@@ -30,6 +30,7 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 KEEPALIVE_S = 5
 SILENCE_MS = 15_000
 """TCP gives up on data that nobody acknowledged for this long: a pulled cable, a device without power."""
+KEY_EXCHANGES = ("mlkem768x25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256")
 CIPHERS = ("aes128-ctr", "aes256-ctr", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-256")
 """What every sshd of this decade has: others are weaker, and to name them costs half a kilobyte."""
@@ -202,7 +203,8 @@ def _open_socket(device: Device, timeout_s: float) -> socket.socket:
 
 def _log_in(device: Device, transport: paramiko.Transport, timeout_s: float) -> None:
     offered = transport.get_security_options()
-    offered.key_types, offered.ciphers, offered.digests = ("ssh-ed25519",), CIPHERS, MACS
+    offered.kex, offered.key_types = KEY_EXCHANGES, ("ssh-ed25519",)
+    offered.ciphers, offered.digests = CIPHERS, MACS
     key = private_key(device)
     try:
         transport.start_client(timeout=timeout_s)

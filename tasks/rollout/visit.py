@@ -22,7 +22,7 @@ from deployments.program import Answer, DeviceProgram, ProgramEnded
 from deployments.ssh import connect
 from storage.errors import DeviceError
 from storage.manifest import Manifest, Version
-from tasks.benchmark import Health, LatencyFigures, Machine, Plain, measure, plain
+from tasks.benchmark import Health, LatencyFigures, Plain, measure, plain
 from tasks.config.rollout import RolloutConfig
 from tasks.rollout.outcome import DeviceOutcome, OutcomeKind
 from tasks.rollout.payload import Payload
@@ -59,7 +59,6 @@ class Seen(BaseModel, frozen=True):
     sequence: int = 0
     proven_since: FiniteFloat | None = None
     health: Health = Health()
-    machine: Machine | None = None
 
 
 class _Switched(BaseModel, frozen=True):

@@ -10,6 +10,8 @@ rollout through a Prefect flow to N devices that answer at once: the flow's own 
 """
 
 import argparse
+import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="the devices'; one with the runtime only")
     parser.add_argument("--simulated", type=int, default=0)
     given = parser.parse_args()
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what outlives a device's session is counted, too
     with tempfile.TemporaryDirectory() as scratch:
         found = sorted(path for path in given.releases.glob("2*") if path.is_dir())
         releases = [padded(path, int(given.mb * 1e6), Path(scratch)) for path in found]
@@ -116,23 +119,34 @@ def one_device(device: SshDevice, releases: list[Path]) -> None:
 
 def say(what: str, devices: list[SshDevice], work: Callable[[], object], relay: Relay | None = None) -> None:
     """Seconds, and processor time: here with that of programs that we wait for, and on the devices."""
+    orphans_cpu_s()
     cpu, there, started = cpu_s(), devices_cpu_s(devices), time.monotonic()
     carried = relay.carried if relay else 0
     work()
     seconds, cpu = time.monotonic() - started, cpu_s() - cpu
-    time.sleep(0.3)  # for sessions to end, which are counted then
-    told = f"{what}: {seconds:.1f} s, {cpu:.2f} CPU s here, {devices_cpu_s(devices) - there:.2f} there"
+    time.sleep(1)  # for sessions to end, which are counted then
+    there = devices_cpu_s(devices) + orphans_cpu_s() - there
+    told = f"{what}: {seconds:.1f} s, {cpu:.2f} CPU s here, {there:.2f} there"
     print(told + (f", {(relay.carried - carried) / 1000:.1f} kB" if relay else ""), flush=True)
 
 
 def devices_cpu_s(devices: list[SshDevice]) -> float:
-    """Seconds of each sshd and of what it has started and waited for, or left for us to wait for."""
+    """Seconds of each sshd and of what it has started and waited for."""
     ticks = 0
     for device in devices:
         assert device.process
         stat = Path(f"/proc/{device.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         ticks += sum(int(field) for field in stat[11:15])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def orphans_cpu_s() -> float:
+    """Seconds of what has ended since the last call and had outlived its sshd session, as programs do."""
+    before = cpu_s()
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    return cpu_s() - before
 
 
 def cpu_s() -> float:

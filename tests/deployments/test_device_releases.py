@@ -280,6 +280,24 @@ def test_a_confirmation_clears_what_was_left_behind_and_nothing_else(
     assert (root / "state.json").exists()
 
 
+def test_what_is_confirmed_counts_as_proven_until_a_file_or_the_runtime_changes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = switch(root, OLD)["token"]
+    assert device.proven_since(root) is None
+    assert ask(root, "confirm", "--token", token)["ok"]
+    assert device.proven_since(root) == (root / "releases" / OLD / ".proven").stat().st_mtime
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "installed_runtime", lambda: ("ai-edge-litert", "0.0.1"))
+        assert device.proven_since(root) is None
+        device.renew_mark(root, OLD)
+        assert device.proven_since(root) is not None
+    assert device.proven_since(root) is None
+    device.renew_mark(root, OLD)
+    (root / "releases" / OLD / "model_int8.tflite").write_bytes(b"rotte")
+    assert device.proven_since(root) is None
+
+
 def test_a_foreign_token_confirms_nothing(root: Path) -> None:
     switch(root, NEW)
     assert (

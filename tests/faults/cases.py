@@ -1,10 +1,11 @@
 """The cases: which fault, at which step and moment of a rollout, and how a device may be told of afterwards.
 
-Four groups:
+Five groups:
 
     at a step         something dies, hangs, lies or is cut off: every step, before and after it
     of the release    it crashes, hangs, answers otherwise or is slow: told as `failed`
     of the device     what a rollout finds there: a state, files in the way, a sick disk
+    of trust and time signers replaced meanwhile, releases that expire, clocks that are wrong
     chains            two faults, one after the other
 """
 
@@ -57,7 +58,7 @@ class Case:
 
 def cases() -> tuple[Case, ...]:
     """All of them, in a stable order; names are unique."""
-    return (*at_steps(), *of_the_release(), *of_the_device(), *chains())
+    return (*at_steps(), *of_the_release(), *of_the_device(), *of_trust_and_time(), *chains())
 
 
 def at_steps() -> Iterator[Case]:
@@ -128,6 +129,7 @@ FOUND = {
     "a shell that greets": ("updated",),
     "it has proven a newer one": ("failed",),
     "a hundred releases of before": ("updated",),
+    "another machine rolls NEW out meanwhile": ("updated", "inconclusive"),
 }
 
 
@@ -136,6 +138,31 @@ def of_the_device() -> Iterator[Case]:
         fails = found.endswith("NEW fails")
         faults = (Fault("prove current", "after", "too slow", ALWAYS),) if fails else ()
         yield Case(found, "of the device", faults, found, outcomes)
+
+
+WRONG_TIME = {
+    "NEW has expired": ("faulty",),
+    "NEW has expired, and the clock is of years ago": ("updated",),
+    "NEW will expire": ("updated",),
+    "NEW will expire, and the clock is years ahead": ("faulty",),
+    "the clock is years ahead": ("updated",),
+}
+SIGNED = "it takes signed releases"
+
+
+def of_trust_and_time() -> Iterator[Case]:
+    group = "of trust and time"
+    for found, outcomes in WRONG_TIME.items():
+        yield Case(found, group, found=found, outcomes=outcomes)
+    yield Case(SIGNED, group, found=SIGNED, outcomes=("updated",))
+    for step in ("offer", "put", "stage", "switch", "prove current", "confirm"):
+        fault = Fault(step, "before", "signers replaced")
+        refuses = step in ("offer", "put", "stage")  # what runs is nobody's to sign any more
+        yield Case(f"{fault}", group, (fault,), SIGNED, _FAILED if refuses else ("updated",))
+        again = Fault("start", "before", "session lost")
+        for then in (again, Fault("inspect", "before", "program killed")):
+            outcomes = _FAILED if refuses else _NOT_THE_RELEASE
+            yield Case(f"{fault}, then {then}", group, (fault, then), SIGNED, outcomes)
 
 
 def chains() -> Iterator[Case]:

@@ -56,6 +56,8 @@ def load(path: Path) -> ModuleType:
     program = sys.modules["device"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
     setattr(program, "boot_id", lambda: (FOLDER / "boot").read_text())  # noqa: B010
+    if (FOLDER / "clock").exists():
+        setattr(program, "time", Clock(float((FOLDER / "clock").read_text())))  # noqa: B010
     inspect = program.inspect
     wrap(program, "run_command", lambda root, args, command: step_of(args))
     wrap(program, "run_apart", lambda root, args, caller: step_of(args))
@@ -74,6 +76,19 @@ def load(path: Path) -> ModuleType:
     setattr(program, "start_watchdog", start_watchdog)  # noqa: B010
     program.COMMANDS.update(check=program.check, benchmark=program.benchmark, inspect=inspect)
     return program
+
+
+class Clock:
+    """`time`, of a device whose clock is off."""
+
+    def __init__(self, off_s: float):
+        self._off_s = off_s
+
+    def time(self) -> float:
+        return time.time() + self._off_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
 
 
 def step_of(args: Namespace) -> str:
@@ -208,6 +223,11 @@ def disk(number: int) -> Callable[[], None]:
     return fails
 
 
+def signers_replaced() -> None:
+    """By another list, on which nobody is who has signed what is under way."""
+    (FOLDER / "root" / "allowed_signers").write_text((FOLDER / "other_signers").read_text())
+
+
 def outputs_differ() -> None:
     raise sys.modules["device"].Refused("outputs differ by up to 9 steps of 1/256")
 
@@ -230,6 +250,7 @@ FAULTS: dict[str, Callable[[], Facts | None]] = {
     "too slow": lambda: {"p95_ms": 9999.0},
     "no numbers": lambda: {"p95_ms": float("nan"), "fps": "fast"},
     "outputs differ": outputs_differ,
+    "signers replaced": signers_replaced,
 }
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from storage.manifest import Manifest
@@ -25,7 +26,7 @@ from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig
 from tasks.rollout.ledger import Ledger
-from tests.faults.cases import NEW, NEWER, OLD, Case, Fault
+from tests.faults.cases import NEW, NEWER, OLD, SIGNED, Case, Fault
 from tests.releases import new_store
 from tests.rollouts import roll_out
 from tests.ssh_devices import SshDevice, as_device_runs, fleet_of, make_device, new_key
@@ -67,6 +68,8 @@ class Rig:
     case: Case
     device: SshDevice = field(init=False)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    pushers: list[BaseProcess] = field(default_factory=list)
+    """Other machines that roll something out to this device."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
@@ -181,6 +184,8 @@ class Rig:
 
     def _after_the_fault(self, outcome: DeviceOutcome | None) -> list[str]:
         problems: list[str] = []
+        for pusher in self.pushers:
+            pusher.join(_PUSHER_S)
         if outcome is None and not self.case.kills_pusher:
             problems.append(f"the rollout did not end within {_PUSHER_S:g} s")
         if outcome and outcome.outcome not in self.case.outcomes:
@@ -227,10 +232,11 @@ class Rig:
         current, facts = self.current(), self.registry.device("pi-1")
         told = DeviceOutcome.model_validate(facts) if facts else None
         problems = []
-        for said, where in ((outcome, "the outcome"), (told, "the ledger")):
+        ours = None if self.pushers else outcome  # another may have been there since
+        for said, where in ((ours, "the outcome"), (told, "the ledger")):
             if said and said.seen_at and said.running_release != current and not _says_unsure(said):
                 problems.append(f"{where} says {said.running_release}, it runs {current} ({said.reason})")
-        if outcome and (told is None or told.outcome != outcome.outcome):
+        if ours and (told is None or told.outcome != ours.outcome):
             problems.append("the ledger has another outcome")
         if outcome and any(not character.isprintable() for character in outcome.reason):
             problems.append("the reason has characters that a terminal obeys")
@@ -395,6 +401,63 @@ def _many_releases(rig: Rig) -> None:
         os.utime(old, (1, 1))
 
 
+def _roll_out_beside(rig: Rig) -> None:
+    def push() -> None:
+        ledger = Ledger(rig.registry, rig.version(NEW), "another run")
+        ledger.close(roll_out(rig.releases[NEW], fleet_of([rig.device]), CONFIG, ledger.observe))
+        os._exit(0)
+
+    rig.pushers.append(multiprocessing.get_context("fork").Process(target=push))
+    rig.pushers[0].start()
+
+
+def _expires(in_days: float | None, clock_days: float = 0) -> Callable[[Rig], None]:
+    """NEW is taken for so many days from now; the device's clock is so far off."""
+
+    def put(rig: Rig) -> None:
+        if in_days is not None:
+            end = (datetime.now(UTC) + timedelta(in_days)).isoformat()
+            manifest = _own_copy(rig, NEW) / "manifest.json"
+            manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "expires_at": end}))
+        (rig.device.folder / "clock").write_text(str(86_400 * clock_days))
+
+    return put
+
+
+def _own_copy(rig: Rig, name: str) -> Path:
+    """A release that this case may change."""
+    copy = rig.folder / "changed" / rig.version(name)
+    shutil.copytree(rig.releases[name], copy)
+    rig.releases = {**rig.releases, name: copy}
+    return copy
+
+
+def _takes_signed(rig: Rig) -> None:
+    own, other = (new_key(rig.folder / name) for name in ("signer", "other"))
+    _signers(f"stress-vision {own}\n")(rig)
+    (rig.device.folder / "other_signers").write_text(f"# list 2\nstress-vision {other}\n")
+    for name in (NEW, NEWER):
+        manifest = _own_copy(rig, name) / "manifest.json"
+        words = [
+            "ssh-keygen",
+            "-q",
+            "-Y",
+            "sign",
+            "-n",
+            "stress-vision-release",
+            "-f",
+            str(rig.folder / "signer"),
+        ]
+        with manifest.open("rb") as content:
+            done = subprocess.run(words, stdin=content, capture_output=True, check=True, timeout=30)
+        (manifest.parent / "manifest.sig").write_bytes(done.stdout)
+
+
+def _signs_again(rig: Rig) -> None:
+    own = " ".join((rig.folder / "signer.pub").read_text().split()[:2])
+    _signers(f"stress-vision {own}\n")(rig)
+
+
 FOUND: dict[str, Callable[[Rig], None]] = {
     "state.json is no JSON": _state('{"previous": nul'),
     "state.json is a list": _state("[1, 2]"),
@@ -427,6 +490,13 @@ FOUND: dict[str, Callable[[Rig], None]] = {
     "a shell that greets": _greeting_shell,
     "it has proven a newer one": _state(json.dumps({**_STATE, "sequence": 2_000_000})),
     "a hundred releases of before": _many_releases,
+    "another machine rolls NEW out meanwhile": _roll_out_beside,
+    "NEW has expired": _expires(-1),
+    "NEW has expired, and the clock is of years ago": _expires(-1, -20_000),
+    "NEW will expire": _expires(30),
+    "NEW will expire, and the clock is years ahead": _expires(30, 1000),
+    "the clock is years ahead": _expires(None, 1000),
+    SIGNED: _takes_signed,
 }
 MAY_RUN_NONE = (
     "the release before is gone, and NEW fails",
@@ -458,5 +528,6 @@ BY_HAND: dict[str, Callable[[Rig], None]] = {
     "signers lead nowhere": _remove("allowed_signers"),
     "signers of somebody else": _remove("allowed_signers"),
     "it has proven a newer one": _state(json.dumps(_STATE)),
+    SIGNED: _signs_again,
 }
 """What only a person can put right, each named by the outcome's reason."""

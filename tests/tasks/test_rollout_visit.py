@@ -163,6 +163,29 @@ def test_a_device_that_runs_the_release_proves_it_as_the_application_opens_it(
     assert (outcome.outcome, outcome.reason) == ("updated", "ran this release already")
 
 
+@pytest.mark.parametrize(
+    ("told", "measure", "asked"),
+    [
+        ({"proven_since": 1_767_322_800.0}, False, []),
+        ({"proven_since": 1_767_322_800.0}, True, ["prove --current", "inspect"]),
+        ({"proven_since": None}, False, ["prove --current", "inspect"]),
+        ({"proven_since": 1.0, "current_manifest": "0"}, False,
+         [*DELIVERED[1:], "prove --current", "inspect"]),
+    ],
+)  # fmt: skip
+def test_what_a_device_has_proven_is_believed_where_nothing_is_measured(
+    pi: Pi, payload: Payload, told: dict[str, object], measure: bool, asked: list[str]
+) -> None:
+    pi.running = NEW
+    seen = {"ok": True, "current": NEW, "current_manifest": payload.manifest_sha256, **told}
+    pi.answers["start"] = [seen]
+    outcome = visit.visit(DEVICE, payload, CONFIG.model_copy(update={"measure": measure}))
+    assert pi.asked == ["start", *asked]
+    assert (outcome.outcome, outcome.running_release) == ("updated", NEW)
+    since = "" if asked else "; proven since 2026-01-02"
+    assert outcome.reason == f"ran this release already{since}"
+
+
 def test_a_release_that_rotted_where_it_runs_is_sent_again_before_the_device_is_blamed(
     pi: Pi, payload: Payload
 ) -> None:
