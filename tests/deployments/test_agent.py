@@ -84,7 +84,7 @@ def test_an_agent_takes_a_release_then_a_program_that_its_owner_installs(
 def test_the_key_of_an_agent_runs_nothing_else(agent: Agent) -> None:
     with connect(agent.device.device) as connection:
         done = connection.run(["touch", str(agent.device.folder / "mine")], timeout_s=30)
-    assert '"agent": true' in done.stdout and not (agent.device.folder / "mine").exists()
+    assert json.loads(done.stdout)["agent"] is True and not (agent.device.folder / "mine").exists()
 
 
 def test_an_agent_of_another_protocol_is_sent_the_program_and_said_to_be_at_fault(agent: Agent) -> None:
