@@ -1348,7 +1348,7 @@ def renew_mark(root: Path, version: str) -> None:
 
 def last_words(output: int, name: str, within_s: float, caller: Caller) -> bytes:
     """The end of what a child said, once it has closed its output."""
-    said, deadline = b"", time.monotonic() + within_s + 2
+    said, deadline = b"", time.monotonic() + within_s
     while time.monotonic() < deadline:
         if output in caller.hears(deadline - time.monotonic(), output):
             got = os.read(output, 1 << 16)

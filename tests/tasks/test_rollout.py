@@ -138,8 +138,7 @@ def test_a_stopped_rollout_takes_its_own_devices_back(
     first, second = devices = ssh_devices(2)
     for device in devices:
         device.runs(old)
-    # a device on which the release, and only it, gives other outputs
-    wrong = python_with(second, f"if {new.name!r} in sys.orig_argv: os.kill(os.getpid(), 11)")
+    wrong = python_in_which(second, new.name, "os.kill(os.getpid(), 11)")
     result = roll_out(new, Fleet(devices=(first.device, wrong)), QUICK)
     assert result.stopped and not result.accepted
     assert first.current == second.current == old.name
@@ -159,6 +158,22 @@ def python_with(device: SshDevice, code: str) -> Device:
     """The same device, each Python of which runs `code` as it starts."""
     (device.folder / "sitecustomize.py").write_text(f"import os, sys\n{code}\n")
     return python_that(device, f"export PYTHONPATH={device.folder}")
+
+
+_OPENING = """
+import ai_edge_litert.interpreter as runtime
+opens = runtime.Interpreter
+def opening(model_path, **options):
+    if {version!r} in os.path.realpath(model_path):
+        {does}
+    return opens(model_path=model_path, **options)
+runtime.Interpreter = opening
+"""
+
+
+def python_in_which(device: SshDevice, version: str, does: str) -> Device:
+    """The same device, on which a release, and only it, does something as it is opened."""
+    return python_with(device, _OPENING.format(version=version, does=does))
 
 
 def test_a_device_without_the_runtime_is_at_fault_and_says_the_remedy(
@@ -194,7 +209,7 @@ def test_a_model_that_hangs_is_off_the_device_within_its_time_box_and_counts_aga
 ) -> None:
     old, new = tiny_releases
     ssh_device.runs(old)
-    spinning = python_with(ssh_device, f"while {new.name!r} in sys.orig_argv: pass")
+    spinning = python_in_which(ssh_device, new.name, "while True: pass")
     config = QUICK.model_copy(update={"command_timeout_s": 5.0})
     result = roll_out(new, Fleet(devices=(spinning,)), config)
     assert result.stopped and f"{new.name} hangs: no end within 5 s" in result.stopped
