@@ -21,6 +21,7 @@ from deployments.fleet import Device
 from deployments.program import Answer, DeviceProgram
 from deployments.ssh import connect
 from storage.errors import DeviceError, StoreError
+from storage.files import replacing
 from storage.opening import open_store
 from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig, LatencyFigures, Plain, measure, plain
@@ -155,7 +156,10 @@ def _limit(registry: Registry, release: str) -> float | None:
 
 
 def draw_history(registry: Registry, devices: Sequence[str], path: Path) -> Path | None:
-    """Write a picture of p50 and p95 by device and release; None where nothing was measured yet."""
+    """Write a picture of p50 and p95 by device and release; None where nothing was measured yet.
+
+    Raises StoreError where the disk is full or refuses.
+    """
     from matplotlib.figure import Figure
 
     histories = {name: registry.benchmarks(name) for name in devices[:_LINES]}
@@ -173,7 +177,8 @@ def draw_history(registry: Registry, devices: Sequence[str], path: Path) -> Path
     axes.set_ylabel("ms a frame: p50, and up to p95")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize="small", ncols=3)
-    figure.savefig(path, dpi=80)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=80)
     return path
 
 

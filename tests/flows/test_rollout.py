@@ -1,5 +1,6 @@
 """Rollouts as flows: what Prefect sees of each device, and what is promoted by hand."""
 
+import resource
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from flows.benchmark import FleetBenchmarkRequest, benchmark_fleet
 from flows.logs import log_our_errors_in_one_line
 from flows.promote import promote
 from flows.rollout import RolloutRequest, rollout
+from storage.errors import StoreError
 from storage.identity import store_identity
 from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig
@@ -187,3 +189,18 @@ def test_a_device_is_compared_with_itself_under_the_release_before(tmp_path: Pat
     picture = draw_history(registry, ["a", "unknown"], tmp_path / "history.png")
     assert picture and picture.read_bytes()[:4] == b"\x89PNG"
     assert draw_history(registry, ["unknown"], tmp_path / "none.png") is None
+
+
+def test_a_picture_of_the_fleet_that_the_disk_has_no_room_for_is_refused_by_name(tmp_path: Path) -> None:
+    registry, picture = Registry(new_store(tmp_path)), tmp_path / "history.png"
+    keep(registry, measured(FIRST, 10, 1))
+    draw_history(registry, ["a"], picture)  # Matplotlib writes its own caches the first time
+    before = picture.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(StoreError, match=f"can't write {picture}"):
+            draw_history(registry, ["a"], picture)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert picture.read_bytes() == before and [each.name for each in tmp_path.glob("*.png")] == [picture.name]
