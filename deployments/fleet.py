@@ -15,6 +15,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from storage.errors import FleetError, InputError
 
+EXAMPLE = Path(__file__).with_name("fleet.example.toml")
+"""An inventory to start from, and how a device is prepared."""
+
 
 class Device(BaseModel, frozen=True, extra="forbid", title="Device"):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Unique name, used in reports.")
@@ -87,7 +90,9 @@ def load_fleet(path: Path) -> Fleet:
     try:
         content = tomllib.loads(path.read_text())
     except FileNotFoundError:
-        raise InputError(f"there is no inventory {path}; copy deployments/fleet.example.toml there") from None
+        raise InputError(
+            f"there is no inventory {path}; `stress-vision fleet --example` prints one to start from"
+        ) from None
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"inventory {path} can't be read: {error}") from error
     tables = _tables(path, content)

@@ -186,6 +186,7 @@ def _add_fleet(commands: Commands) -> None:
     fleet = commands.add_parser("fleet", help="what each device runs, and how fast")
     fleet.add_argument("--json", action="store_true", help="one JSON object a device, for programs")
     _add_inventory(fleet)
+    fleet.add_argument("--example", action="store_true", help="only print an inventory to start from")
     _add_store(fleet).set_defaults(command=_fleet)
 
 
@@ -342,11 +343,15 @@ def _signers(given: argparse.Namespace) -> int:
 
 
 def _fleet(given: argparse.Namespace) -> int:
+    from deployments.fleet import EXAMPLE
     from flows.config import store_uri
     from storage.opening import open_store
     from storage.registry import Registry
     from tasks.rollout.ledger import read_ledger
 
+    if given.example:
+        print(EXAMPLE.read_text(), end="")
+        return 0
     store = open_store(store_uri(given.store))
     registry = Registry(store)
     devices = list(read_ledger(registry).values())

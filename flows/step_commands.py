@@ -85,9 +85,10 @@ def _configured(name: str, fields: Fields) -> Callable[[argparse.Namespace], int
         from prefect import flow
 
         from flows.config import load_config
-        from flows.steps import prepare_alone, train_alone
+        from flows.steps import prepare_alone, train_alone, training_site
 
         config = load_config(given.config, fields(given))
+        training_site(config)  # complains before a server is started
         step = prepare_alone if name == "prepare" else train_alone
         return _run(flow(name=name)(step), config)
 

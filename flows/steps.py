@@ -102,7 +102,7 @@ class StepResult(BaseModel, frozen=True):
 
 def prepare_alone(config: RetrainConfig) -> State:
     """Fetch what is new in the sources and prepare the data set."""
-    data = _prepared(_site(config), config)
+    data = _prepared(training_site(config), config)
     rows = [{"split": split, **counts} for split, counts in data.counts.items() if any(counts.values())]
     told = f"Data set {data.fingerprint}, labels {data.label_set}"
     return _ended("Prepared", f"{told}{', as it was' if data.reused else ''}.", rows, [data.directory])
@@ -110,7 +110,7 @@ def prepare_alone(config: RetrainConfig) -> State:
 
 def train_alone(config: RetrainConfig) -> State:
     """Prepare the data set and train on it: an experiment, which evaluate, convert and report go on from."""
-    site = _site(config)
+    site = training_site(config)
     ingested = ingest_sources(site.store, config.data, site.work)
     with running_night(site, config, ingested.fingerprint) as night:
         data = night.keep("data", prepare_dataset(site.store, ingested, config.prepare, site.work))
@@ -224,7 +224,7 @@ def report(config: ExperimentRequest = ExperimentRequest()) -> State:  # noqa: B
     )
 
 
-def _site(config: RetrainConfig) -> Site:
+def training_site(config: RetrainConfig) -> Site:
     """As a night's, less what only a release and a rollout need."""
     folders = [source.prefix for source in config.data.sources]
     return open_site(config.store, config.work_dir, None, folders)

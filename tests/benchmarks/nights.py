@@ -1,11 +1,12 @@
 """A week of nights, minutes apart, as the schedule starts them: what each is told as in the morning.
 
-    python -m tests.benchmarks.nights [PICTURE.png]   # half an hour, mostly waiting; a picture needs Chromium
+    python -m tests.benchmarks.nights [PICTURE.png]   # 20 minutes, mostly waiting; a picture needs Chromium
 
-One `up` on drawn faces. The second night has new images, and the machine restarts in its middle. The fourth
-and the fifth are due while the machine is off, and one makes up for both. The sixth has new images again, and
-takes longer than its time limit, which is longer than it is to the seventh. AssertionError where one ends
-otherwise than expected.
+One `up` on drawn faces. The second night has new images, and the machine restarts in its middle; the third
+goes on with it. The next two are due while the machine is off, and one makes up for both. Then one has new
+images again, and takes longer than its time limit, which is longer than it is to the one after it.
+AssertionError where one ends otherwise than expected; nights that come between on a slow machine find nothing
+new, and say so.
 """
 
 import signal
@@ -26,9 +27,10 @@ from tests.benchmarks.kills import Night, epochs_in_all, machine_of_nights, mach
 from tests.benchmarks.screenshots import take
 from tests.up_process import Up, wait_for
 
-_APART_S, _HANGS_S = 240, 270
-_EPOCHS, _KILLED_AFTER = 40, 4
-_EXPECTED = ["Registered", "Crashed", "Registered", "Skipped", "TimedOut", "Registered"]
+_APART_S, _HANGS_S, _PATIENCE_S = 150, 180, 900
+_EPOCHS, _KILLED_AFTER = 24, 4
+_EXPECTED = ["Registered", "Crashed", "Registered", "TimedOut", "Registered"]
+_NOTHING_NEW = "Skipped"
 
 
 def main(picture: Path | None) -> None:
@@ -44,26 +46,24 @@ def main(picture: Path | None) -> None:
 
 
 def week(night: Night) -> None:
-    """Let seven come, and do to each what is to happen to it."""
+    """Let them come, and do to each what is to happen to it."""
     up, home = night.up, night.up.home
     first = schedule(up)
-    due = [first + timedelta(seconds=_APART_S * number) for number in range(7)]
-    ended(up, due[0])
+    await_ends(up, 1)
 
     new_images(home, seed=11)
-    before = epochs_in_all(home)
-    wait_for(lambda: epochs_in_all(home) >= before + _KILLED_AFTER, within_s=2 * _APART_S)
+    trained(home, epochs_in_all(home) + _KILLED_AFTER)
     machine_restarted(night)
-    ended(up, due[2])
+    await_ends(up, 3)
 
-    switched_off_until(night, due[4] + timedelta(seconds=10))
-    ended(up, due[4])
+    on_again = switched_off_for_two(night, first)
+    wait_for(lambda: skipped_after(up, on_again), _PATIENCE_S)
 
+    settings_of(home, settings(1000, f"time_limit_h = {_HANGS_S / 3600}"))
     new_images(home, seed=12)
-    (home / "store/retrain.toml").write_text(settings(1000, f"time_limit_h = {_HANGS_S / 3600}"))
-    sleep_until(due[6] - timedelta(seconds=10))
-    (home / "store/retrain.toml").write_text(settings(_EPOCHS))
-    ended(up, due[6])
+    trained(home, epochs_in_all(home) + 1)
+    settings_of(home, settings(_EPOCHS))
+    await_ends(up, 5)
 
 
 def tell(up: Up) -> None:
@@ -76,7 +76,8 @@ def tell(up: Up) -> None:
         print(f"| {due} | {began} | {over} | {one['state_name']} | {one['state']['message']} |")
     releases = len(Registry(open_store(up.home / "store")).versions())
     print(f"{releases} releases, {epochs_in_all(up.home)} epochs trained in all", flush=True)
-    assert [one["state_name"] for one in nights] == _EXPECTED
+    names = [one["state_name"] for one in nights]
+    assert [name for name in names if name != _NOTHING_NEW] == _EXPECTED and _NOTHING_NEW in names
 
 
 def schedule(up: Up) -> datetime:
@@ -99,20 +100,43 @@ def runs(up: Up) -> Iterator[dict[str, Any]]:
             yield run
 
 
-def ended(up: Up, due: datetime) -> None:
-    """Wait until it is due, and then until it has ended."""
-    sleep_until(due + timedelta(seconds=1))
-    found = min(runs(up), key=lambda run: abs(datetime.fromisoformat(run["expected_start_time"]) - due))
-    up.ended(found["id"], within_s=3 * _APART_S)
+def await_ends(up: Up, number: int) -> None:
+    """Wait until so many nights have ended that had something new."""
+
+    def done() -> bool:
+        ends = [one["state_name"] for one in runs(up) if one["end_time"]]
+        return sum(name != _NOTHING_NEW for name in ends) >= number
+
+    wait_for(done, _PATIENCE_S)
 
 
-def switched_off_until(night: Night, end: datetime) -> None:
-    """Stop `up` as a machine does that is shut down, and start it again then."""
+def skipped_after(up: Up, at: datetime) -> bool:
+    """Whether a night that began then or later found nothing new."""
+    return any(
+        one["state_name"] == _NOTHING_NEW and datetime.fromisoformat(one["start_time"]) >= at
+        for one in runs(up)
+    )
+
+
+def trained(home: Path, epochs: int) -> None:
+    """Wait until so many epochs are trained in all."""
+    wait_for(lambda: epochs_in_all(home) >= epochs, _PATIENCE_S)
+
+
+def switched_off_for_two(night: Night, first: datetime) -> datetime:
+    """Stop `up` as on shutdown, and start it again when two more nights were due; when that was."""
     night.process.send_signal(signal.SIGTERM)
     night.process.wait(60)
-    sleep_until(end)
+    due = (datetime.now(UTC) - first) // timedelta(seconds=_APART_S)
+    sleep_until(first + timedelta(seconds=_APART_S * (due + 2) + 10))
+    on_again = datetime.now(UTC)
     night.process = night.up.start()
     night.up.await_ready(night.process)
+    return on_again
+
+
+def settings_of(home: Path, content: str) -> None:
+    (home / "store/retrain.toml").write_text(content)
 
 
 def new_images(home: Path, seed: int) -> None:

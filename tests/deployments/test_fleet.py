@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import deployments
-from deployments.fleet import key_fingerprint, load_fleet
+from deployments.fleet import EXAMPLE, key_fingerprint, load_fleet
 from storage.errors import FleetError, InputError
 from tests.ssh_devices import new_key
 
@@ -49,9 +48,8 @@ def test_an_unknown_group_is_an_error_that_names_the_groups_there_are(tmp_path: 
 
 
 def test_the_shipped_example_is_a_valid_inventory(tmp_path: Path) -> None:
-    example = (Path(deployments.__file__).parent / "fleet.example.toml").read_text()
     (tmp_path / "key").touch()
-    (tmp_path / "fleet.toml").write_text(example.replace("~/.ssh/stress_vision_ed25519", "key"))
+    (tmp_path / "fleet.toml").write_text(EXAMPLE.read_text().replace("~/.ssh/stress_vision_ed25519", "key"))
     assert [one.name for one in load_fleet(tmp_path / "fleet.toml").devices] == ["line-1", "line-2"]
 
 

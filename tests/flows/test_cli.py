@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.fleet import load_fleet
 from flows.cli import EXAMPLES, _parser, main
 from storage.registry import Registry
 from tests.releases import make_champion, new_store
@@ -143,6 +144,21 @@ def test_fleet_shows_champion_and_devices_of_a_store(tmp_path, tiny_releases, ss
     assert "pi-1" in done.stdout and "updated" in done.stdout
     told = json.loads(stress_vision("fleet", "--store", tmp_path, "--json").stdout)
     assert (told["device"], told["outcome"]) == ("pi-1", "updated")
+
+
+def test_fleet_prints_an_inventory_to_start_from_without_a_store(tmp_path):
+    (tmp_path / "fleet.toml").write_text(stress_vision("fleet", "--example").stdout)
+    (tmp_path / "key").touch()
+    text = (tmp_path / "fleet.toml").read_text().replace("~/.ssh/stress_vision_ed25519", "key")
+    (tmp_path / "fleet.toml").write_text(text)
+    assert load_fleet(tmp_path / "fleet.toml").devices
+
+
+@pytest.mark.parametrize("step", ["prepare", "train"])
+def test_a_step_finds_an_empty_store_before_it_starts_a_server(step, tmp_path):
+    done = stress_vision(step, "--store", tmp_path / "none")
+    assert done.returncode == 1 and done.stderr.startswith("error: ")
+    assert "server" not in done.stderr
 
 
 def test_fleet_prints_what_a_device_answers_as_it_is_in_a_table_that_fits(tmp_path, capsys, monkeypatch):

@@ -118,6 +118,13 @@ def test_a_first_night_has_no_past(tmp_path: Path):
     assert "Nights before" not in write_report(night, tmp_path, [past_night(night)]).read_text()
 
 
+def test_the_history_of_one_night_speaks_of_one_and_explains_no_picture(tmp_path: Path):
+    page = write_history(nights(1), None, tmp_path).read_text()
+    assert "· the night that had" in page and "Each dot" not in page
+    page = write_history(nights(3), None, tmp_path).read_text()
+    assert "· the last 3 nights that had" in page and "Each dot" in page
+
+
 def test_history_prints_a_table_for_people_and_lines_for_programs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
