@@ -88,12 +88,12 @@ def key_fingerprint(key: str) -> str:
 def load_fleet(path: Path) -> Fleet:
     """Read an inventory. A relative `key_file` counts from the inventory's folder; `~` is the home folder."""
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(
             f"there is no inventory {path}; `stress-vision fleet --example` prints one to start from"
         ) from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"inventory {path} can't be read: {error}") from error
     tables = _tables(path, content)
     devices = tuple(_device(path, tables.defaults, table) for table in tables.devices)
@@ -119,7 +119,8 @@ def _tables(path: Path, content: dict[str, Any]) -> _Tables:
 
 
 def _device(path: Path, defaults: dict[str, Any], table: dict[str, Any]) -> Device:
-    name = table.get("name", "(without a name)")
+    given = table.get("name")
+    name = given if isinstance(given, str) else "(without a name)"
     try:
         if "host_key" not in table:
             raise InputError(f"inventory {path}, device {name}: host_key is missing. {_how_to_pin(table)}")
@@ -135,9 +136,11 @@ def _device(path: Path, defaults: dict[str, Any], table: dict[str, Any]) -> Devi
 
 
 def _how_to_pin(table: dict[str, Any]) -> str:
-    port = f"-p {table['port']} " if "port" in table else ""
+    given = table.get("port")
+    port = f"-p {given} " if isinstance(given, int) and 0 < given < 65536 else ""
+    host = given if isinstance(given := table.get("host"), str) else "HOST"
     return (
-        f"Get it with `ssh-keyscan -t ed25519 {port}{table.get('host', 'HOST')}`, and compare it with "
+        f"Get it with `ssh-keyscan -t ed25519 {port}{host}`, and compare it with "
         "/etc/ssh/ssh_host_ed25519_key.pub on the device's own console before you trust it"
     )
 

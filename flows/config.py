@@ -19,6 +19,10 @@ from tasks.config import RetrainConfig, merge
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
+_SHOWN = 300
+"""Characters of a wrong value in an error."""
+
+
 def store_uri(given: str) -> str:
     """The store given, or the environment's. Raises InputError if neither says."""
     uri = given or os.environ.get("STRESS_VISION_STORE", "")
@@ -66,8 +70,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 def parse_toml(content: bytes, where: str) -> dict[str, Any]:
     """The tables of a TOML text. Raises InputError with `where` it came from, where it is none."""
     try:
-        return tomllib.loads(content.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError only
         raise InputError(f"{where} can't be read as TOML: {error}") from None
 
 
@@ -83,7 +87,16 @@ def _describe(problem: Any, model: type[BaseModel]) -> str:
     said = problem["msg"]
     if problem["type"] == "extra_forbidden":
         said = f"there is no such field{_nearest(problem['loc'], model)}"
-    return f"  {field}: {said} (got {problem['input']!r})"
+    return f"  {field}: {said} (got {_shown(problem['input'])})"
+
+
+def _shown(value: object) -> str:
+    """What was given, as far as a line has room for it."""
+    try:
+        shown = repr(value)
+    except ValueError:
+        return "more digits than can be shown"
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
 
 
 def _nearest(place: tuple[str | int, ...], model: type[BaseModel]) -> str:

@@ -179,6 +179,9 @@ def test_a_damaged_file_is_read_or_refused_by_our_own_error(
     @example(valid + b'"' + b"a," * 100_000)
     @example(b"[" * 100_000)
     @example(b"1" * 5_000)
+    @example(b"a = " + b"1" * 5_000)
+    @example(b"a = 0x" + b"f" * 5_000)
+    @example(b"a = " + b"[" * 5_000)
     def try_reading(content: bytes) -> None:
         path.write_bytes(content)
         try:
