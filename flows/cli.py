@@ -19,6 +19,7 @@ from rich.text import Text
 from flows.step_commands import Commands, Fields, add_steps
 from flows.table import print_error, print_table
 from storage.errors import InputError, StressVisionError
+from storage.files import explained
 from tasks.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -238,12 +239,15 @@ def _demo(given: argparse.Namespace) -> int:
 
 def _empty_home(home: Path) -> None:
     """Make the demo's folder, emptied if a demo made it; InputError where anything else lies there."""
-    if home.exists() and any(home.iterdir()):
-        if not (home / _DEMO_MARKER).exists():
-            raise InputError(f"{home} is not empty and no demo made it: choose another folder with --home")
-        shutil.rmtree(home)
-    home.mkdir(parents=True, exist_ok=True)
-    (home / _DEMO_MARKER).touch()
+    with explained("write", home):
+        if home.exists() and any(home.iterdir()):
+            if not (home / _DEMO_MARKER).exists():
+                raise InputError(
+                    f"{home} is not empty and no demo made it: choose another folder with --home"
+                )
+            shutil.rmtree(home)
+        home.mkdir(parents=True, exist_ok=True)
+        (home / _DEMO_MARKER).touch()
 
 
 def _run(path: Path | None, options: dict[str, Any]) -> int:

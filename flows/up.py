@@ -165,6 +165,8 @@ def expect_free(port: int) -> None:
             # as the server does: a port whose last connections are only fading out is free
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             ours.bind(("127.0.0.1", port))
+    except OverflowError:
+        raise InputError(f"port {port}: expected one from 1 to 65534, with --port") from None
     except OSError as error:
         raise InputError(
             f"port {port} of this machine is in use or not ours to take ({error.strerror}), perhaps by "

@@ -19,7 +19,7 @@ def open_store(uri: str | Path) -> ObjectStore:
     scheme, separator, rest = str(uri).partition("://")
     if not separator:
         rest = str(uri)
-    if not rest:
+    if not rest or "\0" in rest:
         raise InputError(f"store URI {str(uri)!r}: expected s3://bucket/prefix or a directory")
     if not separator or scheme == "file":
         return LocalStore(Path(rest).expanduser().absolute())

@@ -146,6 +146,19 @@ def test_fleet_shows_champion_and_devices_of_a_store(tmp_path, tiny_releases, ss
     assert (told["device"], told["outcome"]) == ("pi-1", "updated")
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["up", "--port", "99999"], "port 99999: expected one from 1 to 65534"),
+        (["up", "--port", "-1"], "port -1: expected"),
+        (["demo", "--home", "/dev/null/x"], "can't write /dev/null/x"),
+    ],
+)
+def test_a_port_or_a_folder_that_can_not_be_is_one_error(command, said, capsys):
+    assert main(command) == 1
+    assert said in capsys.readouterr().err
+
+
 def test_fleet_prints_an_inventory_to_start_from_without_a_store(tmp_path):
     (tmp_path / "fleet.toml").write_text(stress_vision("fleet", "--example").stdout)
     (tmp_path / "key").touch()

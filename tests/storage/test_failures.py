@@ -41,6 +41,7 @@ def verb(request, tmp_path):
         ("gs://bucket/x", "scheme 'gs'"),
         ("s3://", "s3://bucket/prefix"),
         ("s3:///prefix", "no bucket"),
+        ("/data/\0store", "s3://bucket/prefix"),
         ("s3://bucket/a/../b", "'..'"),
     ],
 )
