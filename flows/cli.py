@@ -349,6 +349,7 @@ def _signers(given: argparse.Namespace) -> int:
 def _fleet(given: argparse.Namespace) -> int:
     from deployments.fleet import EXAMPLE
     from flows.config import store_uri
+    from storage.identity import expect_begun
     from storage.opening import open_store
     from storage.registry import Registry
     from tasks.rollout.ledger import read_ledger
@@ -359,6 +360,8 @@ def _fleet(given: argparse.Namespace) -> int:
     store = open_store(store_uri(given.store))
     registry = Registry(store)
     devices = list(read_ledger(registry).values())
+    if not devices:
+        expect_begun(store)
     if given.json:
         print("".join(f"{device.model_dump_json()}\n" for device in devices), end="")
         return 0

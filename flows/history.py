@@ -4,6 +4,7 @@ import json
 
 from flows.config import store_uri
 from flows.table import print_table
+from storage.identity import expect_begun
 from storage.opening import open_store
 from tasks.report.formats import count, milliseconds, outcome_words, percent
 from tasks.report.history import PastNight, champion_version, read_history
@@ -12,9 +13,11 @@ _COLUMNS = ("night (UTC)", "outcome", "accuracy", "stress", "images", "p95", "pr
 
 
 def history(store: str, last: int, *, as_json: bool) -> int:
-    """Print the last nights, the newest last; with `as_json` an object a line."""
+    """Print the last nights, the newest last; with `as_json` an object a line. InputError without a store."""
     opened = open_store(store_uri(store))
     nights, champion = read_history(opened, last), champion_version(opened)
+    if not nights:
+        expect_begun(opened)
     if as_json:
         for night in nights:
             print(json.dumps({**night.model_dump(mode="json"), "champion": night.release == champion}))

@@ -40,6 +40,14 @@ def store_identity(store: ObjectStore, data: Iterable[str] = ("datasets",)) -> s
     return _read(store)
 
 
+def expect_begun(store: ObjectStore) -> None:
+    """For who reads and finds nothing: InputError where no run has begun with this store."""
+    if not store.exists(MARKER):
+        raise InputError(
+            f"no run has begun with {store.uri} yet: it has no {MARKER}. Is it mounted, and the URI right?"
+        )
+
+
 def confirm_identity(store: ObjectStore, store_id: str) -> None:
     """See that this is the store whose id a run took at its start; StoreError where it isn't."""
     try:

@@ -212,6 +212,16 @@ def test_fleet_tells_a_name_that_the_inventory_has_no_more(tmp_path, capsys, mon
     assert main(command) == 0 and "pi-1" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["fleet", "history"])
+def test_what_is_asked_of_a_store_that_is_not_there_is_an_error(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--store", str(tmp_path / "unmounted")]) == 1
+    assert "Is it mounted, and the URI right?" in capsys.readouterr().err
+    (tmp_path / "store.json").write_text('{"id": "ab"}')
+    assert main([command, "--store", str(tmp_path)]) == 0
+
+
 @pytest.mark.parametrize("command", ["fleet", "rollout"])
 def test_without_a_store_the_error_says_where_to_give_one(command, tmp_path):
     more = ["--inventory", tmp_path / "fleet.toml"] if command == "rollout" else []
