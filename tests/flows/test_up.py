@@ -66,7 +66,7 @@ def test_a_dead_worker_is_replaced_and_runs_that_are_late_after_a_downtime_all_c
         assert wait_for(lambda: _runs(up, "fleet"))
     with up.running():
         late = [up.ended(run, within_s=400) for run in due]
-        made_up = wait_for(lambda: [run for run in _runs(up, "fleet") if run["end_time"]])
+        made_up = wait_for(lambda: [run for run in _runs(up, "fleet") if run["end_time"]], within_s=400)
         assert [datetime.fromisoformat(run["expected_start_time"]) for run in made_up] == [scheduled]
         assert {run["state_name"] for run in late} == {"Failed"}
         starts = sorted((run["start_time"], run["end_time"]) for run in late)
