@@ -111,7 +111,7 @@ def test_bash_completes_commands_options_and_choices(typed: list[str], offered: 
     "command", ["config", "run --help", "prepare --help", "fleet --store .", "history --store ."]
 )
 def test_a_command_that_only_tells_starts_no_heavy_library(command: str, tmp_path: Path) -> None:
-    (tmp_path / "datasets").mkdir()
+    (tmp_path / "store.json").write_text('{"id": "ab"}')
     script = (
         "import sys; from flows.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
     )
