@@ -4,8 +4,7 @@ a run that was due while nothing ran, which Prefect deletes where it is given sc
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from uuid import UUID
+from datetime import UTC, datetime, timedelta
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleUpdate, DeploymentUpdate
@@ -21,6 +20,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Scheduled
 
+_DEPLOYING = timedelta(minutes=15)
+"""Longer than it may take. A run that becomes due meanwhile is deleted as well as one that was due before."""
 _SCHEDULE = {"schedule", "active", "max_scheduled_runs", "parameters", "slug"}
 
 
@@ -33,30 +34,36 @@ def edits_kept() -> Iterator[None]:
     """
     with get_client(sync_client=True) as client:
         before = {one.id: one for one in client.read_deployments()}
-        missed = _missed(client)
+        due = _due(client, datetime.now(UTC) + _DEPLOYING)
         yield
         for one in client.read_deployments():
             if one.id in before:
                 _keep_schedules(client, before[one.id], one)
                 _keep_parameters(client, before[one.id], one)
-        _make_up(client, missed)
+        _make_up(client, due)
 
 
-def _missed(client: SyncPrefectClient) -> dict[UUID, FlowRun]:
-    """The last run of each deployment that should have begun by now."""
+def _due(client: SyncPrefectClient, by: datetime) -> list[FlowRun]:
+    """The runs that are to begin by then and haven't yet, the last first."""
     due = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-        expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"before_": datetime.now(UTC)}),
+        expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"before_": by}),
     )
-    runs = client.read_flow_runs(flow_run_filter=due, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
-    return {run.deployment_id: run for run in reversed(runs) if run.deployment_id}
+    return client.read_flow_runs(flow_run_filter=due, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
 
 
-def _make_up(client: SyncPrefectClient, missed: dict[UUID, FlowRun]) -> None:
-    """Begin what is not due any more: one run, however many were missed, since one does the work of all."""
-    for deployment in missed.keys() - _missed(client).keys():
-        due = Scheduled(scheduled_time=missed[deployment].expected_start_time)
-        client.create_flow_run_from_deployment(deployment, state=due)
+def _make_up(client: SyncPrefectClient, due: list[FlowRun]) -> None:
+    """Begin what was due and is not there any more: one run, however many were missed, since one does the
+    work of all. It may have become due while we deployed."""
+    now = datetime.now(UTC)
+    missed = {
+        run.deployment_id: run.expected_start_time
+        for run in reversed(due)
+        if run.deployment_id and run.expected_start_time and run.expected_start_time <= now
+    }
+    for deployment in missed.keys() - {run.deployment_id for run in _due(client, now)}:
+        state = Scheduled(scheduled_time=missed[deployment])
+        client.create_flow_run_from_deployment(deployment, state=state)
 
 
 def _keep_schedules(client: SyncPrefectClient, before: DeploymentResponse, now: DeploymentResponse) -> None:

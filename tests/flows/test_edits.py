@@ -1,14 +1,17 @@
 """Deployments that a person has edited in the UI, deployed anew."""
 
-from datetime import timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.states import Scheduled
 
 from flows.edits import edits_kept
 
@@ -88,4 +91,21 @@ def test_parameters_that_another_version_no_longer_takes_are_as_deployed(
             )
         assert client.read_deployment(made.id).parameters == {"loud": True}
         assert "parameters of deployment edited no longer fit" in capsys.readouterr().out
+        client.delete_deployment(made.id)
+
+
+@pytest.mark.parametrize(("due_in_s", "made_up"), [(-60.0, True), (1.0, True), (600.0, False)])
+def test_a_run_that_was_due_before_or_became_due_meanwhile_is_made_up_for(
+    due_in_s: float, made_up: bool
+) -> None:
+    with get_client(sync_client=True) as client:
+        made = deploy(client, name="night")
+        due = datetime.now(UTC) + timedelta(seconds=due_in_s)
+        run = client.create_flow_run_from_deployment(made.id, state=Scheduled(scheduled_time=due))
+        with edits_kept():
+            time.sleep(2)
+            client.delete_flow_run(run.id)  # as Prefect does where schedules are given
+        ours = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[made.id]))
+        starts = [one.expected_start_time for one in client.read_flow_runs(flow_run_filter=ours)]
+        assert (due in starts) == made_up
         client.delete_deployment(made.id)
