@@ -1,6 +1,6 @@
 """A week of nights, minutes apart, as the schedule starts them: what each is told as in the morning.
 
-    python -m tests.benchmarks.nights [PICTURE.png]   # 20 minutes, mostly waiting; a picture needs Chromium
+    python -m tests.benchmarks.nights [PICTURE.png]   # mostly waiting; a picture needs Chromium
 
 One `up` on drawn faces. The second night has new images, and the machine restarts in its middle; the third
 goes on with it. The next two are due while the machine is off, and one makes up for both. Then one has new
