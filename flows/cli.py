@@ -373,8 +373,8 @@ def _fleet(given: argparse.Namespace) -> int:
     print_table([*(device.row() for device in ours), *strange], _COLUMNS)
     _print_reasons(ours)
     for device in strangers:
-        line = f"{store.uri}/fleet/{device.device}.json"
-        print(f"{device.device}: not in the inventory; delete {line} to forget it")
+        kept = f"{store.uri}/fleet/{device.device}.json"
+        print(f"{device.device}: not in the inventory; delete {kept} to forget it")
     return 0
 
 
