@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +71,7 @@ class Services:
         }
         self._commands: dict[str, tuple[str, ...]] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._ends: deque[float] = deque(maxlen=_ENDS)
+        self._ends: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_ENDS))
 
     def start(self, name: str, *arguments: str) -> None:
         """Start a module with arguments that stays; its log is emptied the first time."""
@@ -120,11 +120,15 @@ class Services:
         raise StressVisionError(f"the Prefect server did not answer at {url} within {_START_S} s (see {log})")
 
     def watch(self) -> None:
-        """Start again what ends; StressVisionError where that comes to nothing."""
+        """Start again what ends, for good; StressVisionError where that comes to nothing."""
         while True:
-            for name in [name for name, process in self._running.items() if process.poll() is not None]:
-                self._start_again(name)
+            self.start_ended()
             time.sleep(1)
+
+    def start_ended(self) -> None:
+        """Start again what has ended; pages that can't be served are given up, for nights go on without."""
+        for name in [name for name, process in self._running.items() if process.poll() is not None]:
+            self._start_again(name)
 
     def stop(self) -> None:
         """Worker first, so that it tells the server what becomes of its runs."""
@@ -133,12 +137,15 @@ class Services:
 
     def _start_again(self, name: str) -> None:
         ended = f"the {name} ended with status {self._running[name].returncode}"
-        self._ends.append(time.monotonic())
-        if len(self._ends) == _ENDS and self._ends[-1] - self._ends[0] < _ENDS_WITHIN_S:
-            raise StressVisionError(
-                f"{ended}, the {_ENDS}th end within {_ENDS_WITHIN_S // 60} minutes: "
-                f"{self._log(name)} says why"
-            )
+        ends = self._ends[name]
+        ends.append(time.monotonic())
+        if len(ends) == _ENDS and ends[-1] - ends[0] < _ENDS_WITHIN_S:
+            ended += f", the {_ENDS}th end within {_ENDS_WITHIN_S // 60} minutes: {self._log(name)} says why"
+            if name != "reports":
+                raise StressVisionError(ended)
+            print(f"{ended}; reports are not served any more, nights go on", flush=True)
+            del self._running[name]
+            return
         print(f"{ended}: starting it again (log: {self._log(name)})", flush=True)
         self.start(name, *self._commands[name])
 

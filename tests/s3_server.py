@@ -4,7 +4,6 @@ Fixtures: `s3_endpoint` (a server, and AWS_* in the environment set to it), `s3_
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from urllib.request import urlopen
 
 import boto3
 import pytest
+
+from tests.ports import free_port
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -49,12 +50,6 @@ def running_s3_server(directory: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _wait_until_it_answers(endpoint: str, server: subprocess.Popen, log: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from deployments.fleet import Device, Fleet
+from tests.ports import free_port
 
 _CONFIG = """
 ListenAddress 127.0.0.1:{port}
@@ -100,12 +101,6 @@ def _wait_until_it_answers(device: SshDevice) -> None:
         except OSError:
             time.sleep(0.02)
     raise RuntimeError(f"sshd did not start: {(device.folder / 'log').read_text()}")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def new_key(path: Path) -> str:

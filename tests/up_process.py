@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flows.up import ROOT
-from tests.ssh_devices import free_port
+from tests.ports import free_port
 
 Found = TypeVar("Found")
 
@@ -59,12 +59,11 @@ class Up:
             self.await_ready(process)
             yield process
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                assert process.wait(timeout=60) == 0
+            ran = process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            said, _ = process.communicate(timeout=120)
             hanging.cancel()
-            assert process.stdout
-            process.stdout.close()
+            assert not ran or process.returncode == 0, said
 
     def await_ready(self, process: subprocess.Popen[str]) -> None:
         """Until it says Ready; what it said instead is in the error."""

@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image
 
 from flows.up import ROOT
-from tests.ssh_devices import free_port
+from tests.ports import free_port
 
 _DOCS = ROOT / "docs"
 _WIDTH_PX, _COLOURS = 1100, 128

@@ -10,7 +10,8 @@ import pytest
 
 from deployments.ssh import Finished, connect
 from storage.errors import DeviceError
-from tests.ssh_devices import SshDevice, free_port, new_key
+from tests.ports import free_port
+from tests.ssh_devices import SshDevice, new_key
 
 
 def test_a_command_ends_with_its_status_and_both_streams(ssh_device: SshDevice) -> None:

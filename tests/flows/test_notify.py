@@ -18,8 +18,8 @@ from flows.notify import automations
 from flows.site import Site
 from flows.unseen import unseen
 from storage.registry import Registry
+from tests.ports import free_port
 from tests.releases import new_store
-from tests.ssh_devices import free_port
 from tests.up_process import Up, wait_for
 
 

@@ -26,7 +26,7 @@ from tasks.config import RetrainConfig
 from tasks.report.artifacts import KEYS
 from tasks.rollout import FleetOutcome, RolloutConfig
 from tasks.synthetic import write_dataset
-from tests.ssh_devices import free_port
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 

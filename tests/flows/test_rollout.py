@@ -25,8 +25,9 @@ from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
 from tasks.rollout.payload import Payload
 from tasks.rollout.per_device import bring_with, serve_with, take_back_with
 from tasks.rollout.waves import in_waves
+from tests.ports import free_port
 from tests.releases import make_champion, new_store
-from tests.ssh_devices import SshDevice, free_port
+from tests.ssh_devices import SshDevice
 from tests.tasks.small_run import latency
 from tests.tasks.test_rollout_waves import fleet
 

@@ -38,7 +38,8 @@ from tasks.config import RetrainConfig
 from tasks.experiment import NEWEST, find_experiment, list_experiments
 from tasks.synthetic import write_dataset
 from tests.flows.test_retrain import LENIENT, TINY, inventory
-from tests.ssh_devices import StartDevices, free_port
+from tests.ports import free_port
+from tests.ssh_devices import StartDevices
 
 ROOT = Path(__file__).parents[2]
 

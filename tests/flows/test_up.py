@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +15,10 @@ import pytest
 import yaml
 
 from flows.unit import unit
-from flows.up import ROOT
+from flows.up import ROOT, Services
+from storage.errors import StressVisionError
 from storage.lease import exclusively
+from tests.ports import free_port
 from tests.up_process import Up, wait_for
 
 
@@ -83,6 +86,25 @@ def test_a_port_that_is_taken_is_named_before_anything_begins(home: Path) -> Non
         said = _refused(Up(home, port=port))
     assert f"port {port}" in said and "--port" in said
     assert not list(home.glob("*.db"))
+
+
+def test_pages_that_can_not_be_served_end_neither_server_nor_worker(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody took their port after all was checked."""
+    services = Services(free_port(), tmp_path)
+    services.start("server", "http.server", "--bind", "127.0.0.1", str(free_port()))
+    services.start("reports", "http.server", "--bind", "127.0.0.1", "no port")
+    try:
+        while "reports are not served any more" not in (said := capsys.readouterr().out):
+            services.start_ended()
+            time.sleep(0.1)
+        assert "5th end within 10 minutes" in said and str(tmp_path / "reports.log") in said
+        services.start("worker", "http.server", "no port")
+        with pytest.raises(StressVisionError, match="the worker ended with status"):
+            wait_for(services.start_ended)
+    finally:
+        services.stop()
 
 
 def test_a_second_up_on_the_same_prefect_home_is_refused_and_names_the_first(home: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from storage import s3
 from storage.errors import InputError, MissingObject, StoreError
 from storage.opening import open_store
-from tests.s3_server import free_port
+from tests.ports import free_port
 
 VERBS = {
     "list": lambda store, path: store.list("a"),
