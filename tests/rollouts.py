@@ -9,13 +9,14 @@ from tasks.rollout.ledger import Ledger
 from tasks.rollout.payload import read_payload
 from tasks.rollout.visit import Hear, return_device
 from tasks.rollout.waves import bring_device, in_waves
+from tasks.signing import sign_program
 
 
 def roll_out(
     release_dir: Path, fleet: Fleet, config: RolloutConfig, on_outcome: Hear = lambda outcome: None
 ) -> FleetOutcome:
     """Bring the fleet to the release in `release_dir`; `on_outcome` hears of each device as it is known."""
-    payload = read_payload(release_dir, config)
+    payload = read_payload(release_dir, config, renewal=sign_program())
 
     def bring(device: Device) -> DeviceOutcome:
         return bring_device(device, payload, config, on_outcome)

@@ -14,13 +14,13 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import starmap
 from pathlib import Path
 
 import numpy as np
 
-from deployments.fleet import load_fleet
+from deployments.fleet import Fleet, load_fleet
 from tasks.benchmark import BenchmarkConfig
 from tasks.rollout import DeviceOutcome, RolloutConfig
 from tasks.rollout.visit import return_device
@@ -44,8 +44,13 @@ def main() -> int:
     parser.add_argument("inventory", type=Path)
     parser.add_argument("releases", type=Path)
     given = parser.parse_args()
-    fleet = load_fleet(given.inventory)
-    first, second, third = sorted(path for path in given.releases.glob("2*") if path.is_dir())
+    releases = sorted(path for path in given.releases.glob("2*") if path.is_dir())
+    return cycle(load_fleet(given.inventory), releases)
+
+
+def cycle(fleet: Fleet, releases: Sequence[Path]) -> int:
+    """The fleet through all steps, with three releases from old to new; 1 where a step ends wrongly."""
+    first, second, third = releases
     hasty = CONFIG.model_copy(update={"max_latency_ms": 0.001})
     with tempfile.TemporaryDirectory() as scratch:
         wrong = with_other_answers(third, Path(scratch))

@@ -1,11 +1,12 @@
 """The cases: which fault, at which step and moment of a rollout, and how a device may be told of afterwards.
 
-Five groups:
+Six groups:
 
     at a step         something dies, hangs, lies or is cut off: every step, before and after it
     of the release    it crashes, hangs, answers otherwise or is slow: told as `failed`
     of the device     what a rollout finds there: a state, files in the way, a sick disk
     of trust and time signers replaced meanwhile, releases that expire, clocks that are wrong
+    of an agent       its key starts a program of root's and nothing else; a newer one is sent and installed
     chains            two faults, one after the other
 """
 
@@ -58,7 +59,7 @@ class Case:
 
 def cases() -> tuple[Case, ...]:
     """All of them, in a stable order; names are unique."""
-    return (*at_steps(), *of_the_release(), *of_the_device(), *of_trust_and_time(), *chains())
+    return (*at_steps(), *of_the_release(), *of_the_device(), *of_trust_and_time(), *of_an_agent(), *chains())
 
 
 def at_steps() -> Iterator[Case]:
@@ -163,6 +164,28 @@ def of_trust_and_time() -> Iterator[Case]:
         for then in (again, Fault("inspect", "before", "program killed")):
             outcomes = _FAILED if refuses else _NOT_THE_RELEASE
             yield Case(f"{fault}, then {then}", group, (fault, then), SIGNED, outcomes)
+
+
+AGENT = "an agent is sent a new program"
+
+
+def of_an_agent() -> Iterator[Case]:
+    """The program that it is sent is cut off, and so is its installation by root's timer."""
+    yield Case(AGENT, "of an agent", found=AGENT, outcomes=("updated",))
+    for what in ("program killed", "session lost", "cable pulled", "power cut", "pusher killed", "hangs"):
+        for moment in moments("program"):
+            yield at_an_agent(Fault("program", moment, what))
+    for what in ("disk full", "disk read-only", "disk broken"):
+        yield at_an_agent(Fault("program", "before", what))
+    for step in ("keep its number", "keep the one before", "replace it"):
+        for what in ("program killed", "power cut", "disk full", "disk read-only"):
+            yield at_an_agent(Fault(step, "before", what))
+        yield at_an_agent(Fault(step, "after", "power cut"))
+
+
+def at_an_agent(fault: Fault) -> Case:
+    """Whatever becomes of the program: the release before it was proven."""
+    return Case(f"{AGENT}, {fault}", "of an agent", (fault,), AGENT, ("updated",))
 
 
 def chains() -> Iterator[Case]:

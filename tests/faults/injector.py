@@ -20,6 +20,7 @@ from typing import Any
 
 FOLDER, ARGUMENTS = Path(sys.argv[1]), sys.argv[2:]
 Facts = dict[str, Any]
+REPLACES = {".before": "keep the one before", ".py": "replace it"}
 NONSENSE: Facts = {
     "current": 7, "missing": ["../../etc/passwd"], "token": None, "p95_ms": float("nan"),
     "health": "\x1b[2J[red]", "error": {"no": "text"},
@@ -66,6 +67,8 @@ def load(path: Path) -> ModuleType:
     wrap(program, "link_program", lambda root: "start" if "serve" in ARGUMENTS else "link")
     wrap(program, "write_state", lambda root, **changes: "write state")
     wrap(program, "prune", lambda root, **options: "prune")
+    wrap(program, "keep_number", lambda path, number: "keep its number")
+    wrap(program, "replace_program", lambda path, content: REPLACES[path.suffix])
     start = program.start_watchdog
 
     def start_watchdog(root: Path) -> int:

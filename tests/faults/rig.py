@@ -21,12 +21,14 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from deployments.program import SOURCE
 from storage.manifest import Manifest
 from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig
 from tasks.rollout.ledger import Ledger
-from tests.faults.cases import NEW, NEWER, OLD, SIGNED, Case, Fault
+from tasks.signing import SIGNING_KEY_VARIABLE
+from tests.faults.cases import AGENT, NEW, NEWER, OLD, SIGNED, Case, Fault
 from tests.releases import new_store
 from tests.rollouts import roll_out
 from tests.ssh_devices import SshDevice, as_device_runs, fleet_of, make_device, new_key
@@ -70,6 +72,8 @@ class Rig:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     pushers: list[BaseProcess] = field(default_factory=list)
     """Other machines that roll something out to this device."""
+    agent: Path | None = None
+    """The program that root owns, where the rollout's key starts it and nothing else."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
@@ -144,6 +148,8 @@ class Rig:
 
     def _roll_out(self, name: str, told: Connection) -> None:
         (self.device.folder / "pusher.pid").write_text(str(os.getpid()))
+        if self.agent:
+            os.environ[SIGNING_KEY_VARIABLE] = str(self.folder / "signer")
         ledger, config = Ledger(self.registry, self.version(name), "run"), CONFIG if name == NEW else PATIENT
         fleet = roll_out(self.releases[name], fleet_of([self.device]), config, ledger.observe)
         ledger.close(fleet)
@@ -191,6 +197,8 @@ class Rig:
         if outcome and outcome.outcome not in self.case.outcomes:
             problems.append(f"told as {outcome.outcome}: {outcome.reason}")
         self._settle()
+        if self.agent:
+            self._timer()
         problems += self._whole()
         problems += self._known(outcome)
         if left := self._left():
@@ -206,12 +214,17 @@ class Rig:
                 self._timer()
 
     def _timer(self) -> None:
-        program = self.device.root / "device.py"
+        """What runs each minute: a switch is settled, and an agent renewed by root."""
+        program = self.agent or self.device.root / "device.py"
         if program.exists():
-            words = [str(self.device.folder / "python"), str(program), "--root", str(self.device.root),
-                     "--lock-wait-s", "1", "settle"]  # fmt: skip
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run(words, capture_output=True, timeout=10, check=False)
+            self._run(program, "--lock-wait-s", "1", "settle")
+        if self.agent:
+            self._run(self.agent, "install", "--signers", str(self.folder / "program_signers"))
+
+    def _run(self, program: Path, *command: str) -> None:
+        words = [str(self.device.folder / "python"), str(program), "--root", str(self.device.root), *command]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(words, capture_output=True, timeout=60, check=False)
 
     def _pending(self) -> bool:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
@@ -251,7 +264,15 @@ class Rig:
             return [f"afterwards: {outcome.outcome}, {outcome.reason}"]
         if facts.get("running_release") != self.version(NEWER):
             return [f"afterwards: the ledger says {facts.get('running_release')}"]
-        return []
+        return self._renewed(outcome) if self.agent else []
+
+    def _renewed(self, outcome: DeviceOutcome) -> list[str]:
+        """Whether the agent is the program of today, now or with the next turn of the timer."""
+        assert self.agent
+        if "agent" in outcome.reason:
+            self._timer()
+        ours = self.agent.read_bytes() == SOURCE.read_bytes()
+        return [] if ours else [f"afterwards: its agent is another one ({outcome.reason})"]
 
     def current(self) -> str | None:
         opened = self.device.root / "current"
@@ -349,7 +370,7 @@ def _before_is(state: str) -> Callable[[Rig], None]:
 
 def _program(content: Callable[[bytes], bytes]) -> Callable[[Rig], None]:
     def put(rig: Rig) -> None:
-        from deployments.program import SOURCE, DeviceProgram
+        from deployments.program import DeviceProgram
         from deployments.ssh import connect
 
         with connect(rig.device.device) as connection:
@@ -453,6 +474,17 @@ def _takes_signed(rig: Rig) -> None:
         (manifest.parent / "manifest.sig").write_bytes(done.stdout)
 
 
+def _is_agent(rig: Rig) -> None:
+    """As docs/fleet.md sets it up, with a program of last year."""
+    rig.agent = rig.folder / "agent" / "device.py"
+    rig.agent.parent.mkdir()
+    rig.agent.write_bytes(SOURCE.read_bytes() + b"# as it was last year\n")
+    (rig.folder / "program_signers").write_text(f"stress-vision {new_key(rig.folder / 'signer')}\n")
+    words = f"{rig.device.folder / 'python'} {rig.agent} --root {rig.device.root} --within-s 60 serve --agent"
+    keys = rig.device.folder / "authorized_keys"
+    keys.write_text(f'restrict,command="{words}" {keys.read_text()}')
+
+
 def _signs_again(rig: Rig) -> None:
     own = " ".join((rig.folder / "signer.pub").read_text().split()[:2])
     _signers(f"stress-vision {own}\n")(rig)
@@ -497,6 +529,7 @@ FOUND: dict[str, Callable[[Rig], None]] = {
     "NEW will expire, and the clock is years ahead": _expires(30, 1000),
     "the clock is years ahead": _expires(None, 1000),
     SIGNED: _takes_signed,
+    AGENT: _is_agent,
 }
 MAY_RUN_NONE = (
     "the release before is gone, and NEW fails",
