@@ -132,7 +132,7 @@ class _Visit:
         self._seen_at: datetime | None = None
         self._figures: LatencyFigures | None = None
         self._switching = self._proven = self._untouched = False
-        self._token = ""
+        self._token = self._confirmed = ""
 
     # ------------------------------------------------------------ the three things that a visit may be for
 
@@ -205,9 +205,12 @@ class _Visit:
                 return stop.outcome, stop.reason
             except DeviceError as again:
                 error = again
+        if self._confirmed:
+            return "updated", f"{self._confirmed}; then it was lost: {error}"
         self._seen_at = self._seen = None  # what it runs is unsure by now
+        heard = "unless it has heard that it may stay" if self._proven else "without our confirmation"
         return "unreachable", (
-            f"{error}; without our confirmation it returns to {self._before or 'no release'} by itself "
+            f"{error}; {heard} it returns to {self._before or 'no release'} by itself "
             f"within {self._config.confirm_within_s:g} s of the switch"
         )
 
@@ -217,6 +220,8 @@ class _Visit:
             self._expect(self._ask(program, "confirm", token=self._token))
             return "proven; confirmed after the connection was lost"
         if self._proven and seen.current == ours and not seen.pending:
+            if self._confirmed:
+                return f"{self._confirmed}; the connection was lost after its confirmation"
             return "proven; the answer to its confirmation was lost"
         if seen.current == ours:
             self._revert(program, why or "connection lost before it was confirmed")
@@ -377,7 +382,8 @@ class _Visit:
         except _Stop as stop:
             self._proven = False
             raise self._returned(program, stop) from stop
-        return f"p95 {figures.p95_ms:.2f} ms, at most {limit:g} ms"
+        self._confirmed = f"p95 {figures.p95_ms:.2f} ms, at most {limit:g} ms"
+        return self._confirmed
 
     @property
     def _switching_words(self) -> str:

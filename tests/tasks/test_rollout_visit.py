@@ -393,6 +393,25 @@ def test_a_lost_answer_to_the_confirmation_is_asked_for_and_not_guessed(pi: Pi, 
     assert outcome.reason == "proven; confirmed after the connection was lost" and pi.running == NEW
 
 
+def test_what_is_lost_after_a_confirmation_takes_nothing_of_it_back(pi: Pi, payload: Payload) -> None:
+    pi.answers["inspect"] = [LOST, {"ok": True, "current": NEW}]
+    outcome = visit.visit(DEVICE, payload, CONFIG)
+    assert (outcome.outcome, outcome.running_release) == ("updated", NEW)
+    assert outcome.reason.endswith("; the connection was lost after its confirmation")
+    pi.answers = {"inspect": [LOST], "connect": [{"ok": True}, LOST]}
+    pi.running = OLD
+    outcome = visit.visit(DEVICE, payload, CONFIG)
+    assert (outcome.outcome, outcome.running_release) == ("updated", NEW)
+    assert outcome.reason.endswith("; then it was lost: connection lost") and "returns" not in outcome.reason
+
+
+def test_a_device_that_was_lost_while_it_confirmed_may_have_heard_it(pi: Pi, payload: Payload) -> None:
+    pi.answers |= {"confirm": [LOST], "connect": [{"ok": True}, LOST]}
+    outcome = visit.visit(DEVICE, payload, CONFIG)
+    assert (outcome.outcome, outcome.running_release) == ("unreachable", None)
+    assert "; unless it has heard that it may stay it returns to " in outcome.reason
+
+
 def test_a_device_that_stays_away_after_the_switch_returns_by_itself_and_nobody_claims_more(
     pi: Pi, payload: Payload
 ) -> None:
