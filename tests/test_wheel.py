@@ -29,7 +29,7 @@ def test_an_installed_wheel_prints_its_configuration_anywhere(installed_wheel: P
         env={**os.environ, "PYTHONPATH": str(installed_wheel)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     where, *lines = done.stdout.splitlines()

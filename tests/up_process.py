@@ -83,7 +83,7 @@ class Up:
             headers={"content-type": "application/json"},
             method="GET" if content is None else method,
         )
-        return wait_for(lambda: _answer(request), within_s=60)[0]
+        return wait_for(lambda: _answer(request), within_s=120)[0]
 
     def deployment(self, name: str) -> dict[str, Any]:
         """The deployment of that name, whatever its flow."""
@@ -141,7 +141,7 @@ def _answer(request: urllib.request.Request) -> tuple[Any] | None:
     return (json.loads(text) if text else None,)
 
 
-def wait_for(found: Callable[[], Found | None], within_s: float = 120) -> Found:
+def wait_for(found: Callable[[], Found | None], within_s: float = 300) -> Found:
     """What `found` gives once it gives something."""
     deadline = time.monotonic() + within_s
     while not (value := found()):

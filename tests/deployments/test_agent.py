@@ -40,7 +40,7 @@ class Agent:
     def install(self) -> program.Facts:
         """As the timer of its owner does."""
         words = [sys.executable, self.path, "--root", self.device.root, "install", "--signers", self.signers]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
         return json.loads(done.stdout)
 
     def waits(self, content: bytes, number: int, key: str = "key", about: bytes = b"") -> None:

@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 def ask(root: Path, command: str, *words: object, program: tuple[str, ...] = (str(PROGRAM),)) -> Answer:
     line = [sys.executable, "-S", *program, "--root", str(root), command, *map(str, words)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
     return (
         json.loads(done.stdout.splitlines()[-1]) if done.stdout else {"ok": False, "status": done.returncode}
     )
@@ -75,7 +75,7 @@ def test_a_command_is_ended_by_the_kernel_after_its_time_box(root: Path) -> None
     root.mkdir()
     os.mkfifo(root / "state.json")  # reading it never ends
     line = [sys.executable, "-S", str(PROGRAM), "--root", str(root), "--within-s", "1", "inspect"]
-    assert subprocess.run(line, timeout=120, check=False).returncode == -signal.SIGALRM
+    assert subprocess.run(line, timeout=300, check=False).returncode == -signal.SIGALRM
 
 
 _KILL_AT_STEP = """
@@ -127,7 +127,7 @@ def test_the_program_needs_nothing_of_ours_and_no_runtime_to_switch(root: Path) 
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     line = [sys.executable, "-I", "-S", str(PROGRAM), "--root", str(root), "inspect"]
     done = subprocess.run(
-        line, capture_output=True, text=True, timeout=120, check=False, env=environment, cwd="/"
+        line, capture_output=True, text=True, timeout=300, check=False, env=environment, cwd="/"
     )
     answer = json.loads(done.stdout)
     assert answer["ok"] and answer["machine"]["runtime"] is None

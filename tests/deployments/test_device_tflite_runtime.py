@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 def ask(python: Path, root: Path, command: str, *words: str) -> dict[str, Any]:
     done = subprocess.run(
         [str(python), str(SOURCE), "--root", str(root), command, *words],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     return json.loads(done.stdout.splitlines()[-1])
 

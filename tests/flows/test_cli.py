@@ -24,7 +24,7 @@ def stress_vision(*arguments, **environment) -> subprocess.CompletedProcess:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -103,7 +103,7 @@ def test_bash_completes_commands_options_and_choices(typed: list[str], offered: 
     ask = f"COMP_WORDS=(stress-vision {shlex.join(typed)}); COMP_CWORD={len(typed)}; _shtab_stress_vision"
     show = 'printf "%s\\n" "${COMPREPLY[@]}"'
     command = ["bash", "-c", f"{script}\n{ask}\n{show}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert set(done.stdout.split()) == offered
 
 
@@ -118,7 +118,7 @@ def test_a_command_that_only_tells_starts_no_heavy_library(command: str, tmp_pat
     done = subprocess.run(
         [sys.executable, "-c", script, *command.split()],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True,
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     assert done.stdout
     assert not {"prefect", "tensorflow", "numpy", "paramiko", "boto3"} & set(done.stderr.split())

@@ -44,7 +44,7 @@ class Receiver:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def next(self) -> dict[str, str]:
-        return self.messages.get(timeout=60)
+        return self.messages.get(timeout=300)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def receiver() -> Iterator[Receiver]:
 def stress_vision(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "flows.cli", *arguments]
     return subprocess.run(
-        command, env=up.environment, cwd=up.home, capture_output=True, text=True, timeout=100, check=False
+        command, env=up.environment, cwd=up.home, capture_output=True, text=True, timeout=300, check=False
     )
 
 

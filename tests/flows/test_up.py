@@ -126,7 +126,7 @@ def test_the_unit_starts_this_installation_with_its_settings_and_without_its_sec
 
 def _refused(up: Up) -> str:
     process = up.start()
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=180)
     assert process.returncode == 1
     return said
 

@@ -210,6 +210,6 @@ def test_a_full_or_read_only_disk_is_named_and_nothing_half_written_stays(tmp_pa
     if not shutil.which("unshare") or subprocess.run([*unshare, "true"], capture_output=True).returncode:
         pytest.skip("needs unshare with user namespaces, to mount a disk of its own")
     command = [*unshare, sys.executable, "-c", MOUNTED, str(tmp_path), options]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert advice in run.stdout and str(tmp_path / "a" / "b") in run.stdout, run.stderr
     assert run.stdout.splitlines()[-1] == "['before']"

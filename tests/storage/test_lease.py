@@ -245,14 +245,14 @@ def _times(said: str) -> Iterator[float]:
 
 def test_of_real_processes_at_once_one_gets_it_and_the_other_is_told(store: ObjectStore) -> None:
     takers = [process(store, f"taker {number}", stay_s=4) for number in range(2)]
-    said = sorted(taker.communicate(timeout=60)[0] for taker in takers)
+    said = sorted(taker.communicate(timeout=300)[0] for taker in takers)
     assert [text.split()[0] for text in said] == ["in", "refused"]
     assert "taker" in said[1] and "has this since" in said[1]
 
 
 def test_real_processes_that_wait_have_it_one_after_the_other(local: ObjectStore) -> None:
     takers = [process(local, f"taker {number}", wait_s=60, stay_s=0.3) for number in range(3)]
-    turns = sorted(tuple(_times(taker.communicate(timeout=90)[0])) for taker in takers)
+    turns = sorted(tuple(_times(taker.communicate(timeout=300)[0])) for taker in takers)
     assert all(len(turn) == 2 for turn in turns)
     assert all(before[1] <= after[0] for before, after in pairwise(turns))
 

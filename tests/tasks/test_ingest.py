@@ -525,7 +525,7 @@ def test_a_full_disk_is_named_and_the_next_run_with_space_goes_on(local, tmp_pat
         local.write(f"datasets/custom/happy/{number}.jpg", bytes([number]) * 100_000)
     (tmp_path / "work").mkdir()
     command = [*unshare, sys.executable, "-c", ON_A_SMALL_DISK, str(local.root), str(tmp_path / "work")]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert "the disk is full" in run.stdout and str(tmp_path / "work") in run.stdout, run.stderr
     assert run.stdout.splitlines()[-1] == "10"
 
