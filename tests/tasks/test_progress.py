@@ -73,7 +73,9 @@ def _trains(monkeypatch: pytest.MonkeyPatch, update: Callable[..., None]) -> boo
 
 def _on_a_terminal() -> bytes:
     ours, theirs = pty.openpty()
-    subprocess.run([sys.executable, "-c", _COUNTS], env=_environment(), stderr=theirs, timeout=300, check=True)
+    subprocess.run(
+        [sys.executable, "-c", _COUNTS], env=_environment(), stderr=theirs, timeout=300, check=True
+    )
     os.close(theirs)
     seen = os.read(ours, 100_000)
     os.close(ours)
