@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from storage.errors import FleetError, InputError
+from storage.files import read_bounded
 
 EXAMPLE = Path(__file__).with_name("fleet.example.toml")
 """An inventory to start from, and how a device is prepared."""
@@ -88,11 +89,13 @@ def key_fingerprint(key: str) -> str:
 def load_fleet(path: Path) -> Fleet:
     """Read an inventory. A relative `key_file` counts from the inventory's folder; `~` is the home folder."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        content = tomllib.loads(read_bounded(path).decode("utf-8-sig"))
     except FileNotFoundError:
         raise InputError(
             f"there is no inventory {path}; `stress-vision fleet --example` prints one to start from"
         ) from None
+    except InputError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"inventory {path} can't be read: {error}") from error
     tables = _tables(path, content)

@@ -37,8 +37,8 @@ def zombies() -> AutomationCore:
                 name=None,
                 state=StateType.CRASHED,
                 force=False,
-                message=f"No sign of life for {_SILENCE_S} s: its process or machine died. "
-                "The next night takes it up where it was.",
+                message=f"No sign of life in the {_SILENCE_S} s before: its process or machine died, froze or "
+                "is cut off; which isn't known. The next night goes on with it.",
             )
         ],
     )

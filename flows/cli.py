@@ -54,6 +54,7 @@ EXAMPLES = {
 EXIT_STATUS = (
     "exit status: 0 done, 1 an error, 2 wrong usage, 3 rejected by the gate, 4 a device without the release"
 )
+_ADDRESS_CHARS = 10_000
 _DEMO_MARKER = ".stress-vision-demo"
 _COLUMNS = ("device", "running", "outcome", "seen (UTC)", "p50 ms", "p95 ms", "p99 ms", "FPS")
 _EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
@@ -303,7 +304,7 @@ def _up(given: argparse.Namespace) -> int:
 def _notify(given: argparse.Namespace) -> int:
     from flows.notify import notify
 
-    address = sys.stdin.readline().strip() if given.address == "-" else given.address
+    address = sys.stdin.readline(_ADDRESS_CHARS).strip() if given.address == "-" else given.address
     notify(address, os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{given.port}/api")
     print("a first message was sent; from now on one goes there for every night that needs a person")
     return 0

@@ -14,11 +14,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from storage.errors import InputError
+from storage.files import read_bounded
 from tasks.config import RetrainConfig, merge
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
+_PATHS = (
+    "STRESS_VISION_STORE", "STRESS_VISION_WORK", "STRESS_VISION_INVENTORY", "STRESS_VISION_SIGNING_KEY",
+    "PREFECT_HOME",
+)  # fmt: skip
 _SHOWN = 300
 """Characters of a wrong value in an error."""
 
@@ -40,6 +45,13 @@ def work_path(given: str) -> Path:
     return Path(path).expanduser().absolute()
 
 
+def environment_for_elsewhere() -> dict[str, str]:
+    """The environment for a process in another folder: paths that count from this one are absolute."""
+    named = {name: os.environ.get(name, "") for name in _PATHS}
+    here = {name: str(Path(path).expanduser().absolute()) for name, path in named.items() if path}
+    return {**os.environ, **{name: path for name, path in here.items() if "://" not in named[name]}}
+
+
 def load_config(path: Path | None, options: Mapping[str, Any]) -> RetrainConfig:
     """Read the TOML file, if any, and lay the options over it. Raises InputError, naming each bad field."""
     where = f"{path} and the command line" if path else "the command line"
@@ -59,7 +71,7 @@ def parse_config(model: type[Parsed], given: Mapping[str, Any], where: str) -> P
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises InputError where it is missing or no TOML."""
     try:
-        content = path.read_bytes()
+        content = read_bounded(path)
     except FileNotFoundError:
         raise InputError(f"there is no configuration file {path}") from None
     except OSError as error:

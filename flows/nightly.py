@@ -13,6 +13,7 @@ from flows.config import parse_config, parse_toml, store_uri
 from flows.retrain import run_night
 from flows.said import night_name
 from storage.errors import InputError, MissingObject
+from storage.files import SETTINGS_BYTES
 from storage.opening import open_store
 from tasks.config import RetrainConfig, merge
 from tasks.config.prepare import LabelChoice
@@ -134,7 +135,7 @@ def _settings(store: str, key: str) -> dict[str, Any]:
     if not key:
         return {}
     try:
-        found = open_store(store).read(key)
+        found = open_store(store).read(key, SETTINGS_BYTES)
     except MissingObject:
         if key == _SETTINGS:
             return {}

@@ -70,7 +70,10 @@ def _bad_run(block: UUID) -> AutomationCore:
 
 
 def _no_good_night(block: UUID) -> AutomationCore:
-    said = f"None ended as {', '.join(_GOOD)}."
+    said = (
+        f"In the last {_NONE_FOR // timedelta(hours=1)} hours none ended as {', '.join(_GOOD)}. Why, and "
+        "whether any began, isn't known to this message: Prefect's page of runs shows it."
+    )
     return AutomationCore(
         name="stress-vision: no good night for two days",
         trigger=EventTrigger(
@@ -86,7 +89,7 @@ def _no_good_night(block: UUID) -> AutomationCore:
 
 
 def _device_unseen(block: UUID) -> AutomationCore:
-    subject = "Device {{ event.resource.name }} has not been seen for a week"
+    subject = "Device {{ event.resource.name }} has not been heard from"
     return AutomationCore(
         name="stress-vision: a device unseen for a week",
         trigger=EventTrigger(
@@ -97,7 +100,7 @@ def _device_unseen(block: UUID) -> AutomationCore:
             # each night says so: once a week is enough
             within=timedelta(days=6),
         ),
-        actions=[_message(block, subject, "It was last seen {{ event.payload.seen_at }}.")],
+        actions=[_message(block, subject, "{{ event.payload.said }}")],
     )
 
 

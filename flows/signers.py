@@ -5,6 +5,7 @@ from pathlib import Path
 
 from flows.site import fleet_slot, open_site
 from storage.errors import InputError
+from storage.files import read_bounded
 from storage.opening import open_store
 from storage.signers import SignerList
 from tasks.signing import replace_signers
@@ -23,6 +24,6 @@ def sign_list(store: str, files: Sequence[Path]) -> SignerList:
 def _public_key(file: Path) -> str:
     """The key itself, without the comment that may follow it."""
     try:
-        return " ".join(file.read_text().split()[:2])
+        return " ".join(read_bounded(file).decode().split()[:2])
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"public key {file} can't be read: {error}") from None

@@ -1,9 +1,10 @@
 """`stress-vision up` as a service that starts with the machine: a systemd unit for this very installation."""
 
-import os
-import shlex
+import re
 import sys
 from collections.abc import Iterator
+
+from flows.config import environment_for_elsewhere
 
 _KEPT = ("STRESS_VISION_", "AWS_", "PREFECT_HOME", "PYTHONPATH", "PATH")
 _SECRET = ("SECRET", "TOKEN", "PASSWORD", "ACCESS_KEY")
@@ -11,8 +12,6 @@ _UNIT = """\
 # systemctl --user enable --now stress-vision    (loginctl enable-linger: also while nobody is logged in)
 [Unit]
 Description=Nightly retraining: Prefect server, worker and schedule
-Wants=network-online.target
-After=network-online.target
 
 [Service]
 {environment}
@@ -21,6 +20,8 @@ EnvironmentFile=-%h/.config/stress-vision.env
 ExecStart={command}
 Restart=always
 RestartSec=10
+# a training that takes too much memory ends alone, not server and worker with it
+OOMPolicy=continue
 # the worker tells the server what becomes of its runs before both end
 KillMode=mixed
 TimeoutStopSec=60
@@ -32,12 +33,23 @@ WantedBy=default.target
 
 def unit(port: int) -> str:
     """A unit with this interpreter and this shell's settings, but none of its secrets."""
-    command = shlex.join([sys.executable, "-m", "flows.cli", "up", "--port", str(port)])
-    return _UNIT.format(command=command.replace("%", "%%"), environment="\n".join(_settings()))
+    words = [sys.executable, "-m", "flows.cli", "up", "--port", str(port)]
+    # $ is nothing special in the first of a command's words, and no other has one
+    return _UNIT.format(command=" ".join(map(_word, words)), environment="\n".join(_settings()))
 
 
 def _settings() -> Iterator[str]:
-    for name, value in sorted(os.environ.items()):
+    for name, value in sorted(environment_for_elsewhere().items()):
         if name.startswith(_KEPT) and not any(word in name for word in _SECRET):
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-            yield f'Environment="{name}={escaped}"'
+            yield f"Environment={_quoted(f'{name}={value}')}"
+
+
+def _word(word: str) -> str:
+    return word if re.fullmatch(r"[\w/.:@+-]+", word, re.ASCII) else _quoted(word)
+
+
+def _quoted(text: str) -> str:
+    """One word to systemd, whatever is in it (systemd.syntax(7), systemd.unit(5) on specifiers)."""
+    for sign, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("%", "%%")):
+        text = text.replace(sign, escaped)
+    return f'"{text}"'

@@ -12,20 +12,28 @@ from tasks.rollout.ledger import read_ledger
 
 UNSEEN = "stress-vision.device.unseen"
 _UNSEEN_FOR = timedelta(days=7)
+_NEVER = "never"
 
 
 def tell_unseen(site: Site, now: datetime | None = None) -> None:
     """Emit `UNSEEN` for each device of the inventory that is known and told nothing for a week."""
     for name, seen in unseen(site, now or datetime.now(UTC)).items():
-        get_run_logger().warning("%s has not been seen since %s", name, seen)
+        get_run_logger().warning("%s: %s", name, sentence(seen))
         emit_event(
             UNSEEN,
             resource={
                 "prefect.resource.id": f"stress-vision.device.{name}",
                 "prefect.resource.name": name,
             },
-            payload={"seen_at": seen},
+            payload={"seen_at": seen, "said": sentence(seen)},
         )
+
+
+def sentence(seen: str) -> str:
+    """What is known of a device that was last seen then, or "never"."""
+    if seen == _NEVER:
+        return "No night or rollout has ever heard from it: what it runs isn't known."
+    return f"No night or rollout has heard from it since {seen}: what it has run after that day isn't known."
 
 
 def unseen(site: Site, now: datetime) -> dict[str, str]:
@@ -34,7 +42,7 @@ def unseen(site: Site, now: datetime) -> dict[str, str]:
     names = [device.name for device in site.fleet.devices] if site.fleet else []
     seen = {name: known[name].seen_at for name in names if name in known}
     return {
-        name: f"{at:%F}" if at else "never"
+        name: f"{at:%F}" if at else _NEVER
         for name, at in seen.items()
         if at is None or at < now - _UNSEEN_FOR
     }

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows.config import environment_for_elsewhere
 from storage.errors import InputError, StressVisionError
 from storage.lease import exclusively
 
@@ -65,7 +66,7 @@ class Services:
         self._logs = logs
         self._environment = {
             "STRESS_VISION_REPORTS": f"http://127.0.0.1:{port + 1}",
-            **os.environ,
+            **environment_for_elsewhere(),
             "PREFECT_API_URL": self.api,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         }

@@ -4,6 +4,7 @@
     write_whole(path, text_or_bytes)              content that is there already
     with arriving(path) as part: ...              for a library that wants a path, not a file
     with arriving_directory(path) as part: ...    a folder with all that is in it
+    read_bounded(path)                            what a person names, which may have no end
 
 What is not whole yet lies beside the final name under one that begins with `.unfinished-`: a killed writer
 leaves it, and no listing shows it.
@@ -15,14 +16,16 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
-from storage.errors import MissingObject, StoreError
+from storage.errors import InputError, MissingObject, StoreError
 
 UNFINISHED = ".unfinished-"
+SETTINGS_BYTES = 16 << 20
+"""More than any file of settings has: an inventory of ten thousand devices takes 3 MB."""
 _STALE_S = 24 * 3600
 
 _ADVICE = {
@@ -95,6 +98,31 @@ def write_chunks(path: Path, chunks: Iterable[bytes]) -> str:
             digest.update(chunk)
             file.write(chunk)
     return digest.hexdigest()
+
+
+def read_bounded(path: Path, most_bytes: int = SETTINGS_BYTES) -> bytes:
+    """A file that a person names: InputError as by `gather`, and any OSError as it is."""
+    with path.open("rb") as file:
+        return gather(chunks_of(file), str(path), most_bytes)
+
+
+def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
+    """The rest of the file, a megabyte at a time."""
+    while chunk := file.read(1 << 20):
+        yield chunk
+
+
+def gather(chunks: Iterable[bytes], name: str, most_bytes: int) -> bytes:
+    """The chunks together. InputError, which calls them `name`, where they have more bytes than that: what a
+    person names may be /dev/zero, and what is packed may be longer than any disk."""
+    gathered = bytearray()
+    for chunk in chunks:
+        gathered += chunk
+        if len(gathered) > most_bytes:
+            raise InputError(
+                f"{name}: expected at most {most_bytes:,} bytes, got more; is it the right file?"
+            )
+    return bytes(gathered)
 
 
 @contextmanager

@@ -4,11 +4,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from storage.errors import StoreError
-from storage.files import UNFINISHED, explained, replacing, write_chunks, write_whole
-from storage.objects import Downloaded, Loaded, ObjectInfo, check_key
+from storage.files import UNFINISHED, chunks_of, explained, gather, replacing, write_chunks, write_whole
+from storage.objects import READ_BYTES, Downloaded, Loaded, ObjectInfo, check_key
 
 _Read = TypeVar("_Read")
 
@@ -27,8 +27,8 @@ class LocalStore:
             found = _walk(str(top), f"{folder}/" if folder else "", frozenset()) if top.is_dir() else ()
             return sorted(found)
 
-    def read(self, key: str) -> bytes:
-        return self.load(key).data
+    def read(self, key: str, most_bytes: int = READ_BYTES) -> bytes:
+        return self._unchanged(key, lambda chunks: gather(chunks, f"{self.uri}/{key}", most_bytes))[1]
 
     def load(self, key: str) -> Loaded:
         return Loaded(*self._unchanged(key, b"".join))
@@ -72,17 +72,12 @@ class LocalStore:
         for _ in range(2):
             with explained("read", source), source.open("rb") as file:
                 before = os.fstat(file.fileno())
-                result = read(_chunks(file))
+                result = read(chunks_of(file))
                 after = os.fstat(file.fileno())
             # the open file stays what it was when another takes its name: only a rewrite in place matters
             if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
                 return _info_of(key, before), result
         raise StoreError(f"{source}: changes while it is read; run again when its writer has finished")
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    while chunk := file.read(1 << 20):
-        yield chunk
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[ObjectInfo]:

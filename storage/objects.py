@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol
 
 from storage.errors import InputError
 
+READ_BYTES = 1 << 30
+
 
 class ObjectInfo(NamedTuple):
     """One object as the store lists it."""
@@ -52,8 +54,8 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def read(self, key: str) -> bytes:
-        """The whole object in memory: for small ones."""
+    def read(self, key: str, most_bytes: int = READ_BYTES) -> bytes:
+        """The whole object in memory: for small ones. InputError where it has more bytes than that."""
         ...
 
     def load(self, key: str) -> Loaded:

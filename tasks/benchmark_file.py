@@ -14,6 +14,7 @@ from deployments.fleet import Device
 from deployments.program import DeviceProgram
 from deployments.ssh import connect
 from storage.errors import DeviceError, InputError
+from storage.files import read_bounded
 from tasks.benchmark import BenchmarkConfig, LatencyFigures, figures_of, plain
 from tasks.convert.conversion import run_in_runtime
 from tasks.latency import Latency
@@ -22,6 +23,7 @@ from tasks.litert import load
 MARK = b"TFL3"
 """Bytes 4 to 8 of every TFLite file."""
 _CONNECT_S = 10.0
+_FILE_BYTES = 1 << 28
 
 
 def check_tflite(path: Path) -> Path:
@@ -51,7 +53,7 @@ def time_on_device(path: Path, device: Device, config: BenchmarkConfig, timeout_
 
     DeviceError where it can't be reached, refuses, or is in no state to be measured.
     """
-    content = check_tflite(path).read_bytes()
+    content = read_bounded(check_tflite(path), _FILE_BYTES)
     upload = f"timed-{hashlib.sha256(content).hexdigest()[:16]}"
     with connect(device, _CONNECT_S) as connection:
         program = DeviceProgram(connection)

@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 
 from deployments.fleet import load_fleet
 from flows.config import load_config
+from flows.nightly import FormData, NightForm, whole_config
+from flows.signers import sign_list
 from flows.template import config_template
-from storage.errors import StressVisionError
+from flows.variants import load_sweep
+from storage.errors import InputError, StressVisionError
 from storage.identity import store_identity
 from storage.lease import lease
 from storage.manifest import Manifest
@@ -199,3 +202,35 @@ def test_an_archive_with_a_password_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "locked.zip").write_bytes(content)
     with pytest.raises(StressVisionError, match="password"):
         fer2013(tmp_path / "locked.zip")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        load_fleet,
+        lambda path: load_config(path, {}),
+        load_sweep,
+        lambda path: sign_list(str(path.parent), [path]),
+        in_store("retrain.toml", lambda store: whole_config(NightForm(data=FormData(store=str(store))))),
+        groups,
+        lambda path: read_ferplus(path, "fer2013new.csv"),
+    ],
+    ids=["inventory", "config", "sweep", "key", "settings", "groups", "votes"],
+)
+def test_what_a_person_names_is_read_up_to_a_bound(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    """As of /dev/zero, which a test that fails had better not read."""
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets/any.jpg").touch()
+    (tmp_path / "store").mkdir()
+    path = tmp_path / "long"
+    path.write_bytes(bytes((64 << 20) + 1))
+    with pytest.raises(InputError, match=r"expected at most .* bytes, got more"):
+        read(path)
+
+
+def test_a_packed_file_is_read_up_to_a_bound(tmp_path: Path) -> None:
+    path = tmp_path / "long.gz"
+    path.write_bytes(gzip.compress(bytes((64 << 20) + 1)))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(InputError, match=r"fer2013new\.csv: expected at most"):
+        read_ferplus(path, "fer2013new.csv")

@@ -157,7 +157,8 @@ def _check_images(uri: str, wanted: list[ObjectInfo], max_bytes: int) -> None:
     for info in wanted:
         if info.size > max_bytes and not is_tar(info.key):
             raise InputError(
-                f"{uri}/{info.key}: {info.size} bytes, images have at most max_image_bytes = {max_bytes}; "
+                f"{uri}/{info.key}: {info.size} bytes, an image or a list has at most "
+                f"max_image_bytes = {max_bytes}; "
                 "remove it or raise the limit"
             )
 

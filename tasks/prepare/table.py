@@ -3,15 +3,19 @@
 In: a file. Out: its columns as text, nothing guessed of it.
 """
 
+import io
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from storage.errors import InputError
+from storage.files import chunks_of, gather
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _LINE_BYTES = 100_000
+_TABLE_BYTES = 64 << 20
+"""FER+ has 2 MB; a `groups.csv` of a million photos some 40. What is packed may be longer than it looks."""
 
 
 def layout_of(file: IO[bytes]) -> dict[str, Any]:
@@ -31,7 +35,8 @@ def read_table(file: IO[bytes], name: str, columns: Sequence[str]) -> "pd.DataFr
 
     try:
         # the header as a row like others: of a row with more cells than that pandas makes an index
-        table = pd.read_csv(file, **layout_of(file), header=None, encoding_errors="replace")
+        content = io.BytesIO(gather(chunks_of(file), name, _TABLE_BYTES))
+        table = pd.read_csv(content, **layout_of(content), header=None, encoding_errors="replace")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{name}: can't be read as CSV ({error}); expected {','.join(columns)}") from None
     header = [str(cell).strip() for cell in table.iloc[0]]

@@ -16,7 +16,7 @@ import pytest
 from deployments.fleet import Device, Fleet
 from flows.notify import automations
 from flows.site import Site
-from flows.unseen import unseen
+from flows.unseen import sentence, unseen
 from storage.registry import Registry
 from tests.ports import free_port
 from tests.releases import new_store
@@ -87,11 +87,12 @@ def test_a_person_is_told_of_a_rejected_night_of_a_crash_and_of_a_device_that_is
             "occurred": datetime.now(UTC).isoformat(),
             "event": "stress-vision.device.unseen",
             "resource": {"prefect.resource.id": "stress-vision.device.pi-1", "prefect.resource.name": "pi-1"},
-            "payload": {"seen_at": "2026-11-01"},
+            "payload": {"seen_at": "2026-11-01", "said": sentence("2026-11-01")},
             "id": "7d3f6a70-3c6e-4a0e-9d0a-3a6f5f5f5f5f",
         }
         up.ask("events", [seen])
-        assert "pi-1" in receiver.next()["subject"]
+        message = receiver.next()
+        assert "pi-1" in message["subject"] and "since 2026-11-01" in message["body"]
         assert receiver.messages.empty()
 
 
@@ -122,12 +123,14 @@ def test_each_end_that_needs_a_person_is_listed_by_the_name_that_its_event_carri
 def test_a_device_is_unseen_when_it_told_nothing_for_a_week(tmp_path: Path, ssh_device) -> None:
     now = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
     registry = Registry(new_store(tmp_path))
-    for name, days in (("here", 1), ("away", 8)):
-        seen = (now - timedelta(days=days)).isoformat()
+    for name, days in (("here", 1), ("away", 8), ("mute", None)):
+        seen = None if days is None else (now - timedelta(days=days)).isoformat()
         registry.record_device(name, {"device": name, "outcome": "updated", "reason": "", "seen_at": seen})
-    devices = [_named(ssh_device.device, name) for name in ("here", "away", "new")]
+    devices = [_named(ssh_device.device, name) for name in ("here", "away", "mute", "new")]
     site = Site(store=str(tmp_path), store_id="id", work=tmp_path, fleet=Fleet(devices=tuple(devices)))
-    assert unseen(site, now) == {"away": "2026-11-16"}
+    found = unseen(site, now)
+    assert found == {"away": "2026-11-16", "mute": "never"}
+    assert "since 2026-11-16" in sentence(found["away"]) and "ever heard" in sentence(found["mute"])
 
 
 def _named(device: Device, name: str) -> Device:

@@ -27,8 +27,8 @@ def test_a_night_whose_stages_do_nothing_is_over_within_seconds(
 ) -> None:
     (tmp_path / "store/datasets/fer2013").mkdir(parents=True)
     (tmp_path / "store/datasets/fer2013/fer2013.csv").touch()
-    for name, result in _results(tmp_path).items():
-        monkeypatch.setattr(flows.retrain, name, _stage(name, result))
+    for name, result in stage_results(tmp_path).items():
+        monkeypatch.setattr(flows.retrain, name, does_nothing(name, result))
     config = RetrainConfig(store=str(tmp_path / "store"), work_dir=str(tmp_path / "work"))
     began, began_cpu = time.monotonic(), time.process_time()
     state = retrain(config, return_state=True)
@@ -37,7 +37,7 @@ def test_a_night_whose_stages_do_nothing_is_over_within_seconds(
     assert time.process_time() - began_cpu < _MOST_CPU_S
 
 
-def _results(folder: Path) -> dict[str, object]:
+def stage_results(folder: Path) -> dict[str, object]:
     """What each stage of a night that passes the gate gives, by the name of its task."""
     candidate = small_candidate(folder / "made")
     release = Release(version="v", uri="models/v", manifest_sha256="ab", directory=folder)
@@ -59,10 +59,10 @@ def _results(folder: Path) -> dict[str, object]:
     }
 
 
-def _stage(name: str, result: object) -> Callable[..., Any]:
+def does_nothing(name: str, result: object) -> Callable[..., Any]:
     """A task of that name that does nothing."""
 
-    def does_nothing(*_: object, **__: object) -> object:
+    def nothing(*_: object, **__: object) -> object:
         return result
 
-    return task(name=name)(does_nothing)
+    return task(name=name)(nothing)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -111,6 +113,35 @@ def test_a_second_up_on_the_same_prefect_home_is_refused_and_names_the_first(hom
     with exclusively(home / "stress-vision-up"):
         said = _refused(Up(home))
     assert f"in use by process {os.getpid()}" in said and "Traceback" not in said
+
+
+def test_paths_that_count_from_here_are_absolute_for_what_starts_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STRESS_VISION_STORE", "store")
+    monkeypatch.setenv("STRESS_VISION_INVENTORY", "~/fleet.toml")
+    assert f'Environment="STRESS_VISION_STORE={tmp_path}/store"\n' in unit(4300)
+    services = Services(4300, tmp_path)
+    services.start("worker", "timeit", "-n1", "-r1", "import os; print(os.environ['STRESS_VISION_STORE'])")
+    try:
+        wait_for(lambda: f"{tmp_path}/store\n" in (tmp_path / "worker.log").read_text())
+    finally:
+        services.stop()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_systemd_takes_the_unit_and_every_setting_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRESS_VISION_STORE", '/it\'s a "$STORE" of 100 %h\\n')
+    monkeypatch.setattr(sys, "executable", str(shutil.copy("/bin/true", tmp_path / "100 %h $HOME")))
+    path = tmp_path / "stress-vision.service"
+    path.write_text(unit(4300))
+    command = ["systemd-analyze", "verify", "--user", path]
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_unit_starts_this_installation_with_its_settings_and_without_its_secrets(

@@ -77,6 +77,13 @@ def test_a_missing_object_is_a_file_not_found_error_that_names_it(store, verb, t
     assert list(tmp_path.glob("down*")) == []
 
 
+def test_an_object_that_is_longer_than_expected_is_refused_and_named(store):
+    store.write("folder/retrain.toml", b"12345")
+    assert store.read("folder/retrain.toml", most_bytes=5) == b"12345"
+    with pytest.raises(InputError, match=r"folder/retrain\.toml: expected at most 4 bytes"):
+        store.read("folder/retrain.toml", most_bytes=4)
+
+
 def test_exists_is_of_exactly_that_key(store):
     store.write("a/bc", b"x")
     assert store.exists("a/bc")

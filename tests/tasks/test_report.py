@@ -1,5 +1,6 @@
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -52,6 +53,7 @@ def fleet(*outcomes):
             outcome=outcome,
             reason=f"<{outcome}> | because",
             benchmark=latency(10 + number) if outcome == "updated" else None,
+            seen_at=None if outcome == "unreachable" else datetime(2026, 11, 22, 3, 40, tzinfo=UTC),
         )
         for number, outcome in enumerate(outcomes)
     ]
@@ -77,10 +79,10 @@ def test_a_rejected_run_says_first_what_was_missed_and_that_no_device_was_touche
 @pytest.mark.parametrize(
     ("outcomes", "word", "headline"),
     [
-        (("updated", "updated"), "Deployed", "runs on 2 of 2 devices"),
-        (("updated", "unreachable"), "PartlyDeployed", "runs on 1 of 2 devices"),
-        (("updated", "failed"), "RolloutFailed", "runs on 1 of 2 devices"),
-        (("unreachable", "inconclusive"), "NotDeployed", "runs on 0 of 2 devices"),
+        (("updated", "updated"), "Deployed", "is proven on 2 of 2 devices"),
+        (("updated", "unreachable"), "PartlyDeployed", "is proven on 1 of 2 devices"),
+        (("updated", "failed"), "RolloutFailed", "is proven on 1 of 2 devices"),
+        (("unreachable", "inconclusive"), "NotDeployed", "is proven on 0 of 2 devices"),
     ],
 )
 def test_no_device_is_claimed_that_was_not_updated(accepted, release, outcomes, word, headline, tmp_path):
@@ -89,6 +91,7 @@ def test_no_device_is_claimed_that_was_not_updated(accepted, release, outcomes, 
     assert headline in run.headline
     page = write_report(run, tmp_path).read_text()
     assert all(f'<span class="pill {outcome}">' in page for outcome in outcomes)
+    assert page.count("<td>not known</td>") == sum(not device.seen_at for device in run.fleet.devices)
 
 
 def test_a_release_without_a_fleet_is_registered_and_says_so(accepted, release, tmp_path):
