@@ -37,8 +37,8 @@ def zombies() -> AutomationCore:
                 name=None,
                 state=StateType.CRASHED,
                 force=False,
-                message=f"No sign of life in the {_SILENCE_S} s before: its process or machine died, froze or "
-                "is cut off; which isn't known. The next night goes on with it.",
+                message=f"No sign of life in the {_SILENCE_S} s before: its process or machine died, froze "
+                "or is cut off; which isn't known. The next night goes on with it.",
             )
         ],
     )

@@ -41,6 +41,11 @@ class Check(BaseModel, frozen=True):
     interval: Interval
     reason: str
 
+    @staticmethod
+    def digits(value: float) -> str:
+        """Three digits, or all before the point: 0.112, 54.7, 1,234."""
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
 
 class Verdict(BaseModel, frozen=True):
     """Passed only if every check passed."""
@@ -222,7 +227,7 @@ def _check(
 
 def _reason(name: str, value: float, target: float, sense: str, unit: Unit, interval: Interval) -> str:
     gap = abs(value - target)
-    distance = f"{100 * gap:.2g} points" if unit == "share" else _show(gap, unit)
+    distance = f"{Check.digits(100 * gap)} points" if unit == "share" else _show(gap, unit)
     where = "exactly" if value == target else f"{distance} {'over' if value > target else 'under'}"
     reason = f"{name} {_show(value, unit)} is {where} {_show(target, unit)}"
     if interval and value >= target > interval[0]:
@@ -231,7 +236,7 @@ def _reason(name: str, value: float, target: float, sense: str, unit: Unit, inte
 
 
 def _show(value: float, unit: Unit) -> str:
-    return f"{100 * value:.3g} %" if unit == "share" else f"{value:.3g} {unit}".rstrip()
+    return f"{100 * value:.3g} %" if unit == "share" else f"{Check.digits(value)} {unit}".rstrip()
 
 
 @task(name="gate", task_run_name="gate")

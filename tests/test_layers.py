@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "flows": {"flows", "tasks", "storage", "deployments"},
     "tasks": {"tasks", "storage", "deployments"},
-    "deployments": {"deployments", "storage.errors"},
+    "deployments": {"deployments", "storage.errors", "storage.files"},
     "storage": {"storage"},
 }
 ONLY_IN = {

@@ -105,7 +105,7 @@ def check_margin(check: "Check") -> str:
         return _DASH
     if check.unit == "share":
         return points(check.margin)
-    return f"{check.margin:+.3g} {check.unit}".rstrip()
+    return f"{'+' if check.margin >= 0 else ''}{check.digits(check.margin)} {check.unit}".rstrip()
 
 
 def check_interval(check: "Check") -> str:
@@ -118,7 +118,7 @@ def check_interval(check: "Check") -> str:
 def _quantity(value: float, check: "Check") -> str:
     if check.unit == "share":
         return percent(value)
-    return f"{round(value, 2) if abs(value) < 1 else value:.3g} {check.unit}".rstrip()
+    return f"{check.digits(round(value, 2) if abs(value) < 1 else value)} {check.unit}".rstrip()
 
 
 def data_uri(path: Path) -> str:

@@ -132,10 +132,10 @@ class FleetOutcome(BaseModel, frozen=True, title="Fleet"):
 
     @property
     def sentence(self) -> str:
-        """On how many devices it is proven, and why not on others; a few hundred characters at most."""
+        """On how many devices it is seen to run, and why not on others; a few hundred characters at most."""
         ends = sorted({device.end for device in self.devices} - {"updated"}, key=_ENDS.index)
         groups = [_why([one for one in self.devices if one.end == end], self.stopped or "") for end in ends]
-        count = f"{self.release} is proven on {len(self.updated)} of {len(self.devices)} devices"
+        count = f"{self.release} is seen to run on {len(self.updated)} of {len(self.devices)} devices"
         stopped = f", stopped in {_shortened(self.stopped)}" if self.stopped else ""
         return f"{count}{stopped}. {'; '.join(groups)}" if groups else f"{count}{stopped}."
 

@@ -121,6 +121,8 @@ def test_a_good_first_model_passes_with_the_default_targets(judged):
         ({"data": {"twin_share": 0.012}}, "twins in a sample", "1.2 % is 0.7 points over 0.5 %"),
         ({"data": {"shortcut_added": 0.27}}, "shortcut added", "shortcut added 0.27 is 0.25 over 0.02"),
         ({"data": {"leaked_pairs": 2}}, "leaked pairs", "leaked pairs 2 is 2 over 0"),
+        ({"data": {"leaked_pairs": 12345}}, "leaked pairs", "leaked pairs 12,345 is 12,345 over 0"),
+        ({"accuracy": 0.0, "float_accuracy": 0.0}, "accuracy", "accuracy 0 % is 84 points under 84 %"),
     ],
 )
 def test_each_missed_target_rejects_with_its_distance_in_plain_words(judged, changes, name, reason):

@@ -354,14 +354,14 @@ def test_an_object_that_changes_between_listing_and_reading_is_recorded_as_it_wa
 
 
 def test_an_object_that_never_stops_changing_is_a_store_error(local, tmp_path, monkeypatch):
-    read = storage.local._chunks
+    read = storage.local.chunks_of
 
     def rewritten_meanwhile(file):
         yield from read(file)
         os.utime(file.fileno(), ns=(0, time.monotonic_ns()))
 
     fill(local, 1)
-    monkeypatch.setattr(storage.local, "_chunks", rewritten_meanwhile)
+    monkeypatch.setattr(storage.local, "chunks_of", rewritten_meanwhile)
     with pytest.raises(StoreError, match=r"000\.jpg.*changes while it is read"):
         ingest(local, config(), tmp_path)
     assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []

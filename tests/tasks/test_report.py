@@ -79,10 +79,10 @@ def test_a_rejected_run_says_first_what_was_missed_and_that_no_device_was_touche
 @pytest.mark.parametrize(
     ("outcomes", "word", "headline"),
     [
-        (("updated", "updated"), "Deployed", "is proven on 2 of 2 devices"),
-        (("updated", "unreachable"), "PartlyDeployed", "is proven on 1 of 2 devices"),
-        (("updated", "failed"), "RolloutFailed", "is proven on 1 of 2 devices"),
-        (("unreachable", "inconclusive"), "NotDeployed", "is proven on 0 of 2 devices"),
+        (("updated", "updated"), "Deployed", "is seen to run on 2 of 2 devices"),
+        (("updated", "unreachable"), "PartlyDeployed", "is seen to run on 1 of 2 devices"),
+        (("updated", "failed"), "RolloutFailed", "is seen to run on 1 of 2 devices"),
+        (("unreachable", "inconclusive"), "NotDeployed", "is seen to run on 0 of 2 devices"),
     ],
 )
 def test_no_device_is_claimed_that_was_not_updated(accepted, release, outcomes, word, headline, tmp_path):

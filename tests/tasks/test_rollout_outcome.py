@@ -48,9 +48,9 @@ def test_one_word_says_how_a_rollout_ended(outcomes: list[str], stopped: str | N
 
 
 def test_one_sentence_says_how_many_devices_run_the_release_and_why_others_do_not() -> None:
-    assert fleet_outcome("updated", "updated").sentence == "R is proven on 2 of 2 devices."
+    assert fleet_outcome("updated", "updated").sentence == "R is seen to run on 2 of 2 devices."
     assert fleet_outcome("unreachable", "updated", "failed").sentence == (
-        "R is proven on 1 of 3 devices. pi-3: failed, why 3; pi-1: unreachable, why 1"
+        "R is seen to run on 1 of 3 devices. pi-3: failed, why 3; pi-1: unreachable, why 1"
     )
 
 
@@ -75,7 +75,7 @@ def test_the_sentence_of_a_stopped_rollout_tells_its_cause_once_and_who_is_no_ca
     stopped = "wave 2: 1 failed, 0 allowed; pi-2: crashes"
     fleet = FleetOutcome(release="R", devices=devices, stopped=stopped, max_latency_ms=200)
     assert fleet.sentence == (
-        f"R is proven on 0 of 3 devices, stopped in {stopped}. "
+        f"R is seen to run on 0 of 3 devices, stopped in {stopped}. "
         "pi-2: failed; pi-1: returned; pi-3: not visited"
     )
     assert [row["outcome"] for row in fleet.table()] == ["returned", "failed", "not visited"]
@@ -186,7 +186,9 @@ def test_a_store_that_fails_for_one_device_costs_no_other_and_is_told_with_what_
     with pytest.raises(StoreError) as caught:
         record(registry, whole(seen("a"), seen("b", outcome="failed", reason="too slow"), seen("c")))
     said = str(caught.value)
-    assert "is proven on 2 of 3 devices" in said and "lacks 1 of 3 outcomes: b: failed, too slow (" in said
+    assert (
+        "is seen to run on 2 of 3 devices" in said and "lacks 1 of 3 outcomes: b: failed, too slow (" in said
+    )
     assert f"{VERSION} out again" in said
     assert [path.name for path in sorted((tmp_path / "fleet").glob("*.json")) if path.is_file()] == [
         "a.json",
@@ -292,7 +294,7 @@ def test_a_sentence_and_a_table_stay_short_for_a_large_fleet() -> None:
     fleet = FleetOutcome(release="R", devices=tuple(devices), max_latency_ms=200)
     assert len(fleet.sentence) < 1500
     assert fleet.sentence.startswith(
-        "R is proven on 1000 of 5000 devices. pi-1, pi-6, pi-11 and 997 more: failed, a"
+        "R is seen to run on 1000 of 5000 devices. pi-1, pi-6, pi-11 and 997 more: failed, a"
     )
     rows = fleet.table()
     assert len(rows) == 200 and {row["outcome"] for row in rows}.isdisjoint({"updated"})

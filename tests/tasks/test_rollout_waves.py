@@ -225,7 +225,7 @@ def test_a_devices_own_fault_neither_stops_a_rollout_nor_is_an_answer() -> None:
     result = run(3, answers)
     assert result.stopped is None and result.accepted and answers.taken_back == []
     assert (result.word, len(answers.visited)) == ("PartlyDeployed", 3)
-    assert result.sentence == "new is proven on 1 of 3 devices. 1, 3: faulty, why 1"
+    assert result.sentence == "new is seen to run on 1 of 3 devices. 1, 3: faulty, why 1"
 
 
 def test_too_many_devices_at_fault_stop_a_rollout_but_not_before_enough_were_visited() -> None:
