@@ -158,6 +158,8 @@ def evaluate(config: ExperimentRequest = ExperimentRequest()) -> State:  # noqa:
         evaluate_elsewhere(int8, data, directory, "int8", seen=seen_by(directory))
     keep_experiment(site.store, directory)
     message = f"Experiment {directory.name} on {measured[0].images:,} test images that it never saw."
+    if absent := measured[0].absent:
+        message += f" None of them shows {' or '.join(absent)}: the means are of the other classes."
     files = [path for one in measured for path in (one.json_path, one.pictures["confusion_matrix"])]
     return _ended("Evaluated", message, map(_row, measured), files, directory.name)
 

@@ -75,6 +75,7 @@ class Evaluation(BaseModel, frozen=True):
     macro_f1: float
     macro_f1_ci: Interval
     auc: float | None
+    """Mean over the classes that have an image in the split; None where all images are of one class."""
     ece: float
     mean_confidence: float
     per_class: dict[str, ClassFigures]
@@ -88,6 +89,11 @@ class Evaluation(BaseModel, frozen=True):
     predictions_path: Path
     pictures: dict[str, Path]
     seconds: float
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes without an image in the split: they have no figures, and the means leave them out."""
+        return tuple(name for name, one in self.per_class.items() if not one.support)
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -204,7 +210,7 @@ def measure(
         "accuracy": float(right.mean()),
         "accuracy_ci": share_interval(float(right.mean()), independent_images(right, groups)),
         "mean_confidence": float(probabilities.max(1).mean()),
-        "auc": float(np.mean(areas)) if len(areas) == len(CLASSES) else None,
+        "auc": float(np.mean(areas)) if areas else None,
         "per_class": classes,
         "stress_points": precision_at(labels == STRESS, probabilities[:, STRESS]),
         "per_source": source_figures(right, sources, names, groups),

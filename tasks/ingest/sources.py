@@ -58,6 +58,8 @@ def find_layout(source: Source, where: str, keys: Iterable[str]) -> Layout | Non
     if not any(kinds[key] in ("data", "image", "tar") for key in data):
         return None
     _check_lists(source, where, kinds)
+    if chosen == "fer2013_csv":
+        _check_numbers(source, where)
     _check_csv(where, [key for key in data if kinds[key] == "data"])
     _check_csv(where, [key for key in data if kinds[key] == "votes"])
     ignored = tuple(sorted(set(kinds) - data))
@@ -157,6 +159,16 @@ def _check_lists(source: Source, where: str, kinds: Mapping[str, str]) -> None:
         raise InputError(
             f"{where}: no {', '.join(missing)}, which source {source.name!r} names in lists; expected it "
             f"among {found[:10]}"
+        )
+
+
+def _check_numbers(source: Source, where: str) -> None:
+    """fer2013.csv has numbers of its own, and FER+'s votes are by row: other names have no place there."""
+    if source.mapping or source.numbers not in ("", "fer2013"):
+        given = "a mapping" if source.mapping else f"numbers = {source.numbers!r}"
+        raise InputError(
+            f"{where}: source {source.name!r} has {given}, got fer2013.csv, whose emotions 0 to 6 are always "
+            "FER-2013's; take it out of the source, or give the images as folders or a list, for which it is"
         )
 
 

@@ -144,8 +144,28 @@ def arrange(images: Collection, findings: Findings, config: PrepareConfig) -> Ar
         out &= splits != TEST
     splits[out] = DROPPED
     labels = replace(labels, reasons=np.where(out, REASONS.index(DISPUTED), labels.reasons))
+    arranged = Arrangement(findings, labels, splits)
+    _check_some_left(arranged, config)
     _check_classes(labels.labels[splits >= 0], config)
-    return Arrangement(findings, labels, splits)
+    return arranged
+
+
+def _check_some_left(arranged: Arrangement, config: PrepareConfig) -> None:
+    """InputError where every image was dropped, with how many for which reason."""
+    if (arranged.splits >= 0).any():
+        return
+    blank = arranged.findings.blank
+    reasons = np.bincount(arranged.labels.reasons[~blank], minlength=len(REASONS))
+    told = [
+        f"{count:,} have {reason}" for reason, count in zip(REASONS, reasons, strict=True) if reason and count
+    ]
+    told = [f"{np.count_nonzero(blank):,} are blank (blank_std = {config.blank_std:g})"] * bool(
+        blank.any()
+    ) + told
+    raise InputError(
+        f"prepare: none of {len(blank):,} images is left to learn from: {', '.join(told)}; look at the files "
+        "in the store, or change these fields"
+    )
 
 
 def _check_classes(labels: np.ndarray, config: PrepareConfig) -> None:

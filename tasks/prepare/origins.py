@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from storage.errors import InputError
+from tasks.classes import FER2013_EMOTIONS, TO_CLASS
 from tasks.config.prepare import PrepareConfig
 from tasks.ingest import SourceManifest
 from tasks.prepare.blocks import Block
@@ -39,6 +40,9 @@ class Origin(BaseModel, frozen=True, extra="forbid"):
         description="Names of the source's mapping that none of its folders or labels has, and the nearest "
         "that one has; empty: none is near",
     )
+    outvoted: tuple[str, ...] = Field(
+        default=(), description="Emotions that the source's mapping gives another class than FER+'s votes do"
+    )
 
     def notes(self, name: str, config: PrepareConfig) -> list[str]:
         """What a person should know of the source."""
@@ -66,15 +70,23 @@ class Origin(BaseModel, frozen=True, extra="forbid"):
 
     def warnings(self, name: str) -> list[str]:
         """What is likely a mistake in the source's configuration."""
+        found = []
+        if self.outvoted:
+            found.append(
+                f"{name}: its mapping of {', '.join(self.outvoted)} counts only for the images that are not "
+                "recognised: of the others FER+'s votes say what they show; set label_set to fer2013 to go "
+                "by the mapping, or remove it"
+            )
         if not self.unmapped:
-            return []
+            return found
         told = ", ".join(
             f"{asked!r}{near and f' (nearest: {near!r})'}" for asked, near in self.unmapped.items()
         )
-        return [
+        found.append(
             f"{name}: its mapping has names that no image of it has: {told}; correct them in the source's "
             "mapping, or remove them"
-        ]
+        )
+        return found
 
 
 def origin_of(source: SourceManifest, blocks: list[Block], config: PrepareConfig) -> Origin:
@@ -106,7 +118,14 @@ def origin_of(source: SourceManifest, blocks: list[Block], config: PrepareConfig
         larger_px=int(np.median(larger)) if len(larger) else 0,
         unread=source.unread_note if source.unread_photos else "",
         unmapped=_unmapped(source.mapping, {*source.folders}.union(*(block.said for block in blocks))),
+        outvoted=() if recognised is None else _moved(source),
     )
+
+
+def _moved(source: SourceManifest) -> tuple[str, ...]:
+    """The emotions of FER-2013 whose images the source's mapping puts into another class."""
+    given = ((name, source.vocabulary[name]) for name in source.mapping if name in FER2013_EMOTIONS)
+    return tuple(name for name, to in given if to and TO_CLASS[to] != TO_CLASS[name])
 
 
 def _unmapped(mapping: Sequence[str], said: set[str]) -> dict[str, str]:

@@ -112,12 +112,20 @@ def test_classes_and_sources_without_a_test_image_have_no_figures(tmp_path: Path
     evaluation = evaluate_predictions(answers, tmp_path / "model.keras", data, tmp_path, "float")
     fatigue = evaluation.per_class["fatigue"]
     assert (fatigue.recall, fatigue.f1, fatigue.auc, fatigue.support) == (None, None, None, 0)
-    assert evaluation.auc is None
+    assert evaluation.absent == ("neutral", "stress", "fatigue")
+    areas = [one.auc for one in evaluation.per_class.values() if one.auc is not None]
+    assert len(areas) == 2 and evaluation.auc == pytest.approx(np.mean(areas))
     assert evaluation.stress_points == () and "stress" not in evaluation.pictures
     assert evaluation.per_source["custom"].accuracy is None
     happy, sad = (evaluation.per_class[name].recall for name in ("happy", "sad"))
     assert happy is not None and sad is not None
     assert evaluation.macro_recall == pytest.approx((happy + sad) / 2)
+
+
+def test_a_split_of_one_class_has_no_area_under_a_curve(answers: Answers) -> None:
+    probabilities, labels, sources = (part[answers[1] == 0] for part in answers)
+    figures = measure(probabilities, labels, sources, SOURCES, np.arange(len(labels)))
+    assert figures["auc"] is None and figures["macro_recall"] > 0
 
 
 def test_figures_agree_with_scikit_learn(answers: Answers) -> None:

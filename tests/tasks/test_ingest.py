@@ -203,6 +203,14 @@ def test_a_folder_of_images_without_known_classes_may_have_a_list(local, tmp_pat
         ingest(local, config(), tmp_path)
 
 
+@pytest.mark.parametrize("change", [{"mapping": {"surprise": "stress"}}, {"numbers": "raf_db"}])
+def test_other_names_for_the_emotions_of_fer2013_csv_are_one_clear_error(local, tmp_path, change):
+    local.write("datasets/fer2013/fer2013.csv", CSV)
+    changed = FER.model_copy(update=change)
+    with pytest.raises(InputError, match=r"'fer2013' has (a mapping|numbers = 'raf_db').* folders or a list"):
+        ingest(local, config(changed), tmp_path)
+
+
 def test_a_mapping_that_leaves_all_images_out_is_one_clear_error(local, tmp_path):
     local.write("datasets/custom/bored/1.jpg", b"x")
     mapped = CUSTOM.model_copy(update={"mapping": {"bored": ""}})

@@ -506,7 +506,7 @@ def test_shares_must_make_a_whole():
 def test_blank_images_alone_are_an_error(store: Path, tmp_path: Path):
     shutil.rmtree(store / "datasets/custom")
     write_lines(store, [row(np.full((48, 48), level), emotion=level % 7) for level in range(30)])
-    with pytest.raises(InputError, match=r"two classes or more, got only \[\]"):
+    with pytest.raises(InputError, match=r"none of 30 images is left .* 30 are blank \(blank_std = 5\)"):
         run(store, tmp_path)
 
 

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from storage.errors import InputError
+from storage.opening import open_store
 from tasks.classes import FER2013_EMOTIONS
 from tasks.config.prepare import SPLITS
+from tasks.ingest import IngestConfig, Source, ingest
 from tasks.prepare import PrepareConfig, PreparedData, fer2013_rows, prepare
 from tasks.prepare.fer2013 import read_fer2013
 from tasks.prepare.fer2013_rows import (
@@ -111,6 +113,23 @@ def test_an_image_that_is_not_of_fer2013_keeps_its_folders_label_and_is_counted(
     (store / "datasets/fer2013/train/sad/mine.jpg").unlink()
     after = per_class(run(store, tmp_path))
     assert {name: before[name] - after[name] for name in before if before[name] != after[name]} == {"sad": 1}
+
+
+def test_a_mapping_that_the_votes_overrule_is_told(store: Path, tmp_path: Path) -> None:
+    into_folders(store)
+
+    def warnings(label_set: str, **mapping: str) -> list[str]:
+        fer = Source(name="fer2013", prefix="datasets/fer2013", mapping=mapping)
+        ingested = ingest(open_store(store), IngestConfig(sources=(fer,)), tmp_path)
+        config = PLAIN.model_copy(update={"label_set": label_set})
+        told = metadata(prepare(ingested, config, tmp_path))["warnings"]
+        return [one for one in told if "mapping" in one]
+
+    (told,) = warnings("auto", surprise="stress", sad="sad", fear="")
+    assert told.startswith(
+        "fer2013: its mapping of surprise counts only for the images that are not recognised"
+    )
+    assert warnings("fer2013", surprise="stress") == []
 
 
 def test_votes_beside_images_that_are_not_fer2013s_are_refused(store: Path, tmp_path: Path) -> None:
