@@ -52,6 +52,10 @@ def vocabulary(numbers: Numbers, mapping: Mapping[str, str]) -> dict[str, str]:
                 f"mapping: {label!r} is mapped to {asked[label]!r} and to {name!r}; case and blanks around a "
                 "name count for nothing: keep one of the two"
             )
+    if "" in asked:
+        raise ValueError(
+            "mapping: an empty name stands for no folder or label; expected what the images have"
+        )
     if unknown := sorted({name for name in asked.values() if name and name not in TO_CLASS}):
         raise ValueError(
             f"mapping: there is no class {', '.join(map(repr, unknown))}; expected one of "

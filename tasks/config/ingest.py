@@ -50,6 +50,11 @@ class Source(BaseModel, frozen=True, extra="forbid", title="Source"):
     def _is_a_folder(cls, prefix: str) -> str:
         return check_key(prefix.strip("/"))
 
+    @field_validator("lists")
+    @classmethod
+    def _are_below_it(cls, lists: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_key(name) for name in lists)
+
     @model_validator(mode="after")
     def _labels_make_sense(self) -> "Source":
         if self.lists and self.format != "auto":

@@ -102,6 +102,10 @@ def _columns(first: list[str], where: str) -> tuple[tuple[int, int], int]:
     names = [name.strip().lower() for name in first]
     file, label = (_first_of(known, names) for known in (FILE_COLUMNS, LABEL_COLUMNS))
     if file is not None and label is not None:
+        if twice := [names[place] for place in (file, label) if names.count(names[place]) > 1]:
+            raise InputError(
+                f"{where}: more than one column is called {twice[0]!r}; rename or remove the others"
+            )
         return (file, label), 1
     pictures = [place for place, cell in enumerate(names) if is_image(cell)]
     if len(pictures) == 1 and len(names) == 2:

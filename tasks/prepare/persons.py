@@ -37,6 +37,13 @@ def read_persons(name: str, files: dict[str, SourceFile], blobs: Path) -> dict[s
             f"{where}: line {line + 1}: expected a file of this source and a group, got "
             f"{','.join(rows.loc[line])!r}"
         )
+    torn = rows.drop_duplicates()["file"].duplicated()
+    if torn.any():
+        line = int(torn[torn].index[0])
+        raise InputError(
+            f"{where}: line {line + 1}: {rows.loc[line, 'file']!r} is in another group already; a photo is "
+            "of one group: keep one of the lines"
+        )
     return {f"{name}:{file}": f"{name}:{group}" for file, group in rows.itertuples(index=False)}
 
 

@@ -257,6 +257,10 @@ def test_groups_csv_says_who_is_who(tmp_path: Path, text: str):
         ("photo,person\n", "expected the header file,group"),
         ("file,group\nsad/a.png,anna\nsad/z.png,anna\n", "line 3: expected .* got 'sad/z.png,anna'"),
         ("file,group\nsad/a.png\n", "line 2: expected a file of this source and a group, got 'sad/a.png,'"),
+        (
+            "file,group\nsad/a.png,anna\nsad/a.png,anna\nsad/a.png,ben\n",
+            "line 4: 'sad/a.png' is in another group already",
+        ),
         ("", "can't be read as CSV"),
     ],
 )

@@ -120,6 +120,8 @@ def test_a_number_that_a_spreadsheet_made_a_fraction_is_the_number(tmp_path: Pat
         ),
         ("file,label\n1.png,happy\n2.png,\n", r"1 of 2 .*'2\.png' is listed without a label"),
         ("file,label\n1.png\n2.png,sad,x,y,z\n", r"can't be read as a list"),
+        ("file,label\n1.png,happy\n2.png\n", r"1 of 2 .*'2\.png' is listed without a label"),
+        ("file,label,Label\n1.png,happy,sad\n", r"more than one column is called 'label'; rename"),
     ],
 )
 def test_a_list_that_is_none_or_half_is_one_error(folder: Path, text: str, message: str) -> None:
@@ -187,6 +189,17 @@ def test_a_name_that_is_mapped_twice_by_its_case_alone_is_an_error() -> None:
     with pytest.raises(ValueError, match="'tired' is mapped to 'fatigue' and to 'sad'; case and blanks"):
         vocabulary("", {"Tired": "fatigue", "tired ": "sad"})
     assert vocabulary("", {"Tired": "fatigue", "tired ": "Fatigue"})["tired"] == "fatigue"
+
+
+def test_an_empty_name_can_not_be_mapped() -> None:
+    with pytest.raises(ValueError, match="mapping: an empty name stands for no folder or label"):
+        vocabulary("", {" ": "fatigue"})
+
+
+@pytest.mark.parametrize("name", ["", "../labels.csv", "/labels.csv", "./labels.csv"])
+def test_a_list_that_lies_elsewhere_is_refused_before_anything_is_read(name: str) -> None:
+    with pytest.raises(ValueError, match=r"object key .* expected a relative path"):
+        Source(name="faces", prefix="datasets/faces", lists=(name,))
 
 
 @pytest.mark.parametrize("label", ['so "so"', "s\0ad", "C:\\sad", "müde"])
