@@ -28,6 +28,9 @@ _FILE_BYTES = 1 << 28
 
 def check_tflite(path: Path) -> Path:
     """The path, where a TFLite file lies. InputError that says what was found instead."""
+    if path.exists() and not path.is_file():
+        # a pipe would be waited for, for ever
+        raise InputError(f"{path} is no file; give the path of a .tflite file")
     try:
         with path.open("rb") as file:
             head = file.read(8)

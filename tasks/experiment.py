@@ -49,22 +49,29 @@ class Experiment(BaseModel, frozen=True, extra="forbid"):
     def row(self, store: ObjectStore, work: Path) -> dict[str, str]:
         """A line of 80 columns for a person to choose by; its facts come from the folder or the store."""
         facts, history = (self._read(name, store, work) for name in (CONFIG, "training_history.json"))
-        accuracy = history.get("val_accuracy") or []
+        accuracy = _at(history, "val_accuracy")
         return {
             "experiment": self.id,
             "state": self.state,
-            "network": facts.get("train", {}).get("model", {}).get("architecture", ""),
-            "labels": facts.get("data", {}).get("label_set", ""),
+            "network": _at(facts, "train", "model", "architecture") or "",
+            "labels": _at(facts, "data", "label_set") or "",
             "val. acc.": f"{max(accuracy):.3f}" if accuracy else "",
         }
 
-    def _read(self, name: str, store: ObjectStore, work: Path) -> dict[str, Any]:
+    def _read(self, name: str, store: ObjectStore, work: Path) -> Any:
         path = work / "experiments" / self.id / name
         try:
             content = path.read_bytes() if path.exists() else store.read(f"experiments/{self.id}/{name}")
             return json.loads(content)
         except (MissingObject, ValueError):
             return {}
+
+
+def _at(facts: Any, *names: str) -> Any:
+    """What lies at that place of a JSON file; None where it has no such place."""
+    for name in names:
+        facts = facts.get(name) if isinstance(facts, dict) else None
+    return facts
 
 
 def list_experiments(store: ObjectStore, work: Path) -> list[Experiment]:

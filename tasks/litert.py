@@ -23,6 +23,8 @@ class Runner:
     def allocate(self) -> "Runner":
         """Make it ready to run; RuntimeError or ValueError where it can't be."""
         self.interpreter.allocate_tensors()
+        if not self.interpreter.get_input_details():
+            raise ValueError("it has no input, expected that of an image")
         self.entry: dict[str, Any] = self.interpreter.get_input_details()[0]
         self.exit: dict[str, Any] = self.interpreter.get_output_details()[0]
         return self

@@ -302,6 +302,25 @@ def test_a_file_that_is_no_tflite_is_one_error(
     assert str(path) in said and ("TFL3" in said or "can't be read" in said) and "Traceback" not in said
 
 
+def test_a_pipe_is_no_tflite_and_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "model.tflite")
+    # another end, so that what would wait for ever ends as well
+    held = os.open(tmp_path / "model.tflite", os.O_RDWR)
+    os.write(held, b"\0" * 8)
+    assert main(["benchmark", str(tmp_path / "model.tflite")]) == 1
+    assert "model.tflite is no file" in capsys.readouterr().err
+    os.close(held)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"train": null, "data": 3}', "{"])
+def test_an_experiment_whose_facts_are_spoilt_can_still_be_chosen(shop: Path, content: str) -> None:
+    for name in ("experiment_config.json", "training_history.json"):
+        (shop / "work/experiments/20260102_000000" / name).write_text(content)
+    store = open_store(shop / "store")
+    row = find_experiment(store, shop / "work", NEWEST).row(store, shop / "work")
+    assert (row["experiment"], row["network"], row["val. acc."]) == ("20260102_000000", "", "")
+
+
 @pytest.mark.slow
 def test_tensorboard_serves_an_experiments_logs(home: Path) -> None:
     port = free_port()

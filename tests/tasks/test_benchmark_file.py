@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from deployments.fleet import Device
 from deployments.program import Answer
@@ -87,3 +89,14 @@ def test_a_file_that_takes_floats_is_timed_too(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(smallest_model())
     assert time_here(path, 10).p95_ms > 0
+
+
+def test_a_graph_without_an_input_is_one_error(tmp_path: Path) -> None:
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(smallest_model()))
+    tree.subgraphs[0].inputs = []
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(tree.Pack(builder), b"TFL3")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(builder.Output())
+    with pytest.raises(ModelError, match=r"model\.tflite: .* it has no input, expected that of an image"):
+        time_here(path, 10)
