@@ -23,10 +23,14 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 FORMATS = ("int8", "float16", "float32")
 """Those of `tasks.convert`, without the cost of reading it for `--help`."""
 _SHOWN = 15
-_NEXT = """next:    stress-vision evaluate {0}      figures on the test split
+_NEXT = {
+    "Prepared": "next:    stress-vision train with the same options, which learns from it",
+    "Trained": """next:    stress-vision evaluate {0}      figures on the test split
          stress-vision convert {0}       TFLite files
          stress-vision report {0}        the report with all of it
-         stress-vision tensorboard {0}   its logs in a browser"""
+         stress-vision tensorboard {0}   its logs in a browser""",
+}
+"""By the name of a step's end, what a person would do then; {0} is the experiment."""
 
 Fields = Callable[[argparse.Namespace], dict[str, Any]]
 """Reads the fields of the configuration from parsed arguments. InputError for a value that is none."""
@@ -196,6 +200,6 @@ def _conclude(state: "State") -> int:
         print_table(result.rows, tuple(columns))
     for path in result.files:
         console.print("written: ", Text(str(path)), soft_wrap=True)
-    if state.name == "Trained":
-        console.print(Text(_NEXT.format(result.experiment)), soft_wrap=True)
+    if after := _NEXT.get(state.name or ""):
+        console.print(Text(after.format(result.experiment)), soft_wrap=True)
     return 0

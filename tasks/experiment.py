@@ -24,6 +24,7 @@ from tasks.train.seen import SEEN_IMAGES
 NEWEST = "newest"
 MODEL, CONFIG = "final_model.keras", "experiment_config.json"
 _NAME = re.compile(r"\d{8}_\d{6}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _SHOWN = 10
 
 
@@ -140,7 +141,9 @@ def data_of(store: ObjectStore, work: Path, directory: Path) -> PreparedData:
     """
     path = directory / CONFIG
     try:
-        fingerprint = str(json.loads(path.read_bytes())["data"]["fingerprint"])
+        fingerprint = json.loads(path.read_bytes())["data"]["fingerprint"]
+        if not (isinstance(fingerprint, str) and _FINGERPRINT.fullmatch(fingerprint)):
+            raise ValueError(f"{str(fingerprint)[:40]!r} instead of 16 hex digits")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} doesn't tell the data set: expected data.fingerprint, got {error}"

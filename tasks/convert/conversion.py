@@ -19,6 +19,7 @@ from tasks.convert.formats import to_tflite
 from tasks.convert.instructions import count_instructions, counter_command
 from tasks.convert.ranges import MARGIN, widen
 from tasks.prepare import PreparedData
+from tasks.train.networks import load_network
 
 CONVERSION = "conversion.json"
 """What was found of every file: size, tensors, delegate, latency with all its figures."""
@@ -34,12 +35,7 @@ def convert(model_path: Path, data: PreparedData, config: ConvertConfig, out_dir
     converted, loaded or run, naming the operation where the runtime allows to tell, and InputError where
     the instruction counter can't be used.
     """
-    import keras
-
-    try:
-        network = keras.models.load_model(model_path, compile=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{model_path}: Keras can't load it: {error}; expected a .keras model") from error
+    network = load_network(model_path)
     if not all(np.isfinite(weights).all() for weights in network.get_weights()):
         raise ModelError(f"{model_path}: weights hold NaN or infinity; look at the run's training history")
     images = calibration_images(data, config.calibration_images)

@@ -12,6 +12,7 @@ import numpy as np
 from storage.errors import ModelError
 from tasks.classes import CLASSES
 from tasks.litert import dequantize, load
+from tasks.train.networks import load_network
 
 _BATCH = 256
 
@@ -40,12 +41,7 @@ def predict(model_path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def _predict_keras(model_path: Path, images: np.ndarray) -> np.ndarray:
-    import keras
-
-    try:
-        model = keras.models.load_model(model_path, compile=False)
-    except (ValueError, OSError) as error:
-        raise ModelError(f"{model_path}: Keras can't load it: {error}") from error
+    model = load_network(model_path)
     _check_input(model_path, model.input_shape, images)
     return np.asarray(model.predict(images, batch_size=_BATCH, verbose=0), np.float32)
 

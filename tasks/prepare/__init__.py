@@ -40,7 +40,8 @@ def prepare_dataset(
     log = get_run_logger()
     data = prepare(ingested, config, work_dir)
     for split, counts in data.counts.items():
-        log.info("%s: %s", split, ", ".join(f"{count} {name}" for name, count in counts.items()))
+        if any(counts.values()):
+            log.info("%s: %s", split, ", ".join(f"{count} {name}" for name, count in counts.items()))
     log.info("labels: %s", data.label_set)
     metadata = json.loads(data.metadata_path.read_text())
     for source, told in metadata["elsewhere"].items():

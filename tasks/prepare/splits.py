@@ -81,7 +81,10 @@ def _read(path: Path) -> Split:
         with zipfile.ZipFile(path) as archive:
             return Split(**{member: _map(path, archive, member) for member in Split.__dataclass_fields__})
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: expected a split that prepare wrote, got {error}; prepare again") from None
+        raise InputError(
+            f"{path}: expected a split that prepare wrote, got {error}; delete {path.parent} and run "
+            "again: the data set comes from the store, or is prepared anew"
+        ) from None
 
 
 def _map(path: Path, archive: zipfile.ZipFile, member: str) -> np.ndarray:

@@ -79,7 +79,10 @@ def train(
     splits = {name: load_split(data.directory, name) for name in ("train", "val")}
     for name, split in splits.items():
         if not len(split.images):
-            raise InputError(f"{data.directory}: the {name} split is empty; expected at least one image.")
+            raise InputError(
+                f"{data.directory}: the {name} split is empty; expected at least one image. Give more "
+                "photos, of three persons or more, or leave prepare.split and its shares as they are"
+            )
     if not (directory / SEEN_IMAGES).exists():
         write_seen(directory, splits.values(), seen_by_start(config, store))
     progress = read_progress(directory)

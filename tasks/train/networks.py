@@ -6,6 +6,10 @@ training, the INT8 file and the device can't disagree. Scaling comes first: bili
 linear, so the order doesn't change the result, and 48x48 values are fewer than 160x160x3.
 """
 
+import zipfile
+from pathlib import Path
+
+from storage.errors import ModelError
 from tasks.classes import CLASSES, EMOTIONS
 from tasks.config.train import ModelConfig
 from tasks.prepare.labels import CLASS_SUMS
@@ -39,6 +43,22 @@ def build_network(config: ModelConfig, image_px: int, channels: int, *, kept: bo
     if config.mirrored:
         answers = keras.ops.mean(keras.ops.reshape(answers, (2, -1, units)), axis=0)
     return keras.Model(image, answers, name=config.architecture)
+
+
+def load_network(path: Path):
+    """A network as it was saved. ModelError where the file isn't a whole .keras."""
+    import keras
+
+    # Keras says "file not found" of one that is cut short
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise ModelError(
+            f"{path}: expected a whole .keras file, got {path.stat().st_size} bytes that are none; delete it "
+            "where the store has it in the experiment's folder, or train anew"
+        )
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path}: Keras can't load it: {error}; expected a .keras model") from error
 
 
 def in_classes(network):

@@ -13,7 +13,7 @@ from storage.opening import open_store
 from storage.registry import Registry
 from tasks.config.train import TrainConfig
 from tasks.train.networks import BACKBONE
-from tasks.train.seen import SEEN_IMAGES
+from tasks.train.seen import SEEN_IMAGES, read_seen
 
 _HOW = (
     "give a Keras weights file of it: --train.model.weights PATH, store:KEY or s3://bucket/key, "
@@ -54,27 +54,24 @@ def _seen_by_release(config: TrainConfig, store: ObjectStore | None) -> np.ndarr
     store, experiment = _release_of(config, store)
     key = f"experiments/{experiment}/{SEEN_IMAGES}"
     try:
-        return np.load(io.BytesIO(store.read(key)))
-    except MissingObject:
+        return read_seen(io.BytesIO(store.read(key)))
+    except (MissingObject, EOFError, ValueError) as error:
         raise ModelError(
-            f"init_from {config.init_from}: {store.uri} has no {key}, so it can't be told which test images "
-            "the release has learnt from; leave init_from empty for one night."
+            f"init_from {config.init_from}: {key} can't be read ({error}), so it can't be told which test "
+            "images the release has learnt from; leave init_from empty for one night."
         ) from None
 
 
 def _seen_by_file(model: Path) -> np.ndarray:
     path = model.with_name(SEEN_IMAGES)
     try:
-        seen = np.load(path)
-        if seen.dtype != np.uint64 or seen.ndim != 1:
-            raise ValueError(f"it holds {seen.dtype} {seen.shape} instead of uint64 (N,)")
+        return read_seen(path)
     except (OSError, EOFError, ValueError) as error:
         raise ModelError(
             f"init_from {model}: {path} can't be read ({error}), so it can't be told which test images the "
             "model has learnt from. Lay the file of its experiment beside it, or, if it never saw an image "
             "of this data, one without entries: numpy.save(path, numpy.empty(0, 'uint64'))."
         ) from None
-    return seen
 
 
 def set_start_weights(network, config: TrainConfig, store: ObjectStore | None) -> None:

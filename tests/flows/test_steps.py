@@ -35,7 +35,7 @@ from flows.steps import (
 from storage.errors import FleetError, InputError
 from storage.opening import open_store
 from tasks.config import RetrainConfig
-from tasks.experiment import NEWEST, find_experiment, list_experiments
+from tasks.experiment import NEWEST, data_of, find_experiment, list_experiments
 from tasks.synthetic import write_dataset
 from tests.flows.test_retrain import LENIENT, TINY, inventory
 from tests.ports import free_port
@@ -319,6 +319,18 @@ def test_an_experiment_whose_facts_are_spoilt_can_still_be_chosen(shop: Path, co
     store = open_store(shop / "store")
     row = find_experiment(store, shop / "work", NEWEST).row(store, shop / "work")
     assert (row["experiment"], row["network"], row["val. acc."]) == ("20260102_000000", "", "")
+
+
+@pytest.mark.parametrize("fingerprint", ["../../x", None, 3])
+def test_an_experiment_that_names_no_data_set_is_one_error_that_says_where(
+    shop: Path, fingerprint: object
+) -> None:
+    folder = shop / "work/experiments/20260102_000000"
+    (folder / "experiment_config.json").write_text(json.dumps({"data": {"fingerprint": fingerprint}}))
+    with pytest.raises(
+        InputError, match=r"experiment_config\.json doesn't tell the data set.* 16 hex digits"
+    ):
+        data_of(open_store(shop / "store"), shop / "work", folder)
 
 
 @pytest.mark.slow

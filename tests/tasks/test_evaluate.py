@@ -101,6 +101,29 @@ def test_every_figure_of_a_model_is_in_its_json_and_its_pictures_open(
     assert not list(tmp_path.glob("*.part*"))
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half of one"])
+def test_half_a_network_is_one_error_that_says_so(
+    models: dict[str, Path], data: PreparedData, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "final_model.keras"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=rf"expected a whole \.keras file, got {len(content)} bytes"):
+        evaluate(path, data, tmp_path, "float")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_what_a_network_has_seen_must_be_known(
+    models: dict[str, Path], data: PreparedData, tmp_path: Path, content: bytes | None
+) -> None:
+    seen = tmp_path / "seen_images.npy"
+    if content is None:
+        np.save(seen, np.zeros((2, 2)))
+    else:
+        seen.write_bytes(content)
+    with pytest.raises(InputError, match=r"seen_images\.npy can't be read .* train anew"):
+        evaluate(models["int8"], data, tmp_path, "int8", seen=seen)
+
+
 def test_the_same_images_give_the_same_intervals(answers: Answers) -> None:
     first, second = (measure(*answers, SOURCES, np.arange(400)) for _ in range(2))
     assert first == second
