@@ -1263,8 +1263,9 @@ def serve(root: Path, args: Namespace) -> None:
     mine = {"protocol": PROTOCOL, "program": sha256(Path(__file__)), "agent": args.agent,
             "waiting": waiting_program(root) if args.agent else None}  # fmt: skip
     seen = explained("inspect", lambda: {**inspect(root, args), "proven_since": proven_since(root)})
-    seen.pop("machine", None)  # figures tell it: this goes over the air each night
-    caller.say({**mine, **seen})
+    # what nobody reads here, or is nothing, doesn't go over the air each night
+    told = {name: value for name, value in {**mine, **seen}.items() if name not in IN_FULL_ONLY}
+    caller.say({name: value for name, value in told.items() if value is not None or name == "current"})
     signal.alarm(0)
     with contextlib.suppress(Gone, BrokenPipeError):
         while True:
@@ -1397,6 +1398,8 @@ REQUESTS = {"offer": take_manifest, "signers": take_signers, **COMMANDS, **dict.
 """What `serve` answers: files arrive through it, too."""
 CHANGING = ("offer", "put", "signers", "program", "need", "stage", "switch", "confirm", "revert")
 """Commands that hold the lock; whatever runs a model doesn't."""
+IN_FULL_ONLY = ("machine", "previous", "disk_free_bytes")
+"""What `inspect` tells and a greeting doesn't."""
 RUN_A_MODEL = ("check", "benchmark", "prove", "time")
 DEFAULTS: Facts = {
     "delegate": "", "threads": 1, "runs": 100, "min_s": 0.0, "warmup": 10, "warmup_s": 0.0, "current": False,
