@@ -48,8 +48,8 @@ def edits_kept() -> Iterator[None]:
 
 
 def _give_back(client: SyncPrefectClient, deployments: Container[UUID]) -> None:
-    """Schedule anew what a worker took and did not begin, because all ended. Such a run has sent no sign of life
-    to miss: it would stay Pending for ever, and keep the slot of its deployment from every later one."""
+    """Schedule anew what a worker took and did not begin, because all ended. Such a run has sent no sign of
+    life to miss: it would stay Pending for ever, and keep the slot of its deployment from every later one."""
     for run in _in_state(client, StateType.PENDING):
         if run.deployment_id in deployments:
             client.set_flow_run_state(run.id, Scheduled(scheduled_time=run.expected_start_time), force=True)
