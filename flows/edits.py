@@ -47,7 +47,7 @@ def edits_kept() -> Iterator[None]:
         _make_up(client, due)
 
 
-def _give_back(client: SyncPrefectClient, deployments: Container[UUID]) -> None:
+def _give_back(client: SyncPrefectClient, deployments: Container[UUID | None]) -> None:
     """Schedule anew what a worker took and did not begin, because all ended. Such a run has sent no sign of
     life to miss: it would stay Pending for ever, and keep the slot of its deployment from every later one."""
     for run in _in_state(client, StateType.PENDING):
