@@ -68,6 +68,11 @@ def time_on_device(path: Path, device: Device, config: BenchmarkConfig, timeout_
             min_s=config.min_s, warmup_s=config.warmup_s, bytes=len(content), content=content,
             timeout_s=timeout_s,
         )  # fmt: skip
+    if not answer["ok"]:
+        raise DeviceError(
+            f"device {device.name} can't time {path}: {plain(str(answer['error']))}; without --device it is "
+            "timed on this machine, which tells whether the file is whole"
+        )
     figures = figures_of(answer, device.name)
     if obstacle := figures.unfit(config):
         raise DeviceError(f"device {device.name} is in no state to be measured: {obstacle}; try again later")

@@ -62,7 +62,11 @@ def test_figures_of_a_fit_device_are_told(answers: dict[str, Answer], file: Path
     ("command", "answer", "why"),
     [
         ("start", {"ok": False, "kind": "error", "error": "no Python"}, "no Python"),
-        ("time", {"ok": False, "kind": "refused", "error": "no\x1b[31m\nruntime"}, "no runtime"),
+        (
+            "time",
+            {"ok": False, "kind": "refused", "error": "no\x1b[31m\nruntime"},
+            r"can't time .*model\.tflite: no runtime; without --device",
+        ),
         ("time", {**GOOD, "p95_ms": float("nan")}, "can't be used: p95_ms"),
         ("time", {"ok": True}, "can't be used: runs"),
         ("time", {**GOOD, "health_after": HOT}, "in no state to be measured: too hot"),
