@@ -23,7 +23,7 @@ from storage.registry import Registry
 from tasks.synthetic import write_dataset
 from tests.up_process import Up, wait_for
 
-_EPOCHS, _KILLED_AFTER = 40, 4
+_EPOCHS, _KILLED_AFTER, _PATIENCE_S = 40, 4, 1800
 
 
 def settings(epochs: int, more: str = "") -> str:
@@ -120,12 +120,12 @@ def row(name: str, kill: Callable[[Night], None]) -> str:
     with machine_of_nights(_EPOCHS) as night:
         up, home = night.up, night.up.home
         night.run_id = up.begin("nightly", {})
-        wait_for(lambda: epochs_in_all(home) >= _KILLED_AFTER, within_s=400)
+        wait_for(lambda: epochs_in_all(home) >= _KILLED_AFTER, within_s=_PATIENCE_S)
         began = time.monotonic()
         kill(night)
-        first = up.ended(night.run_id, within_s=400)
+        first = up.ended(night.run_id, within_s=_PATIENCE_S)
         marked_s = time.monotonic() - began
-        second = up.ended(up.begin("nightly", {}), within_s=500)
+        second = up.ended(up.begin("nightly", {}), within_s=_PATIENCE_S)
         releases = len(Registry(open_store(home / "store")).versions())
         said = (first["state"]["message"] or "")[:70]
         return (
