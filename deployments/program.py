@@ -139,8 +139,11 @@ class DeviceProgram:
                 f"there is no {self._connection.device.python} on the device: see `python` in the inventory"
             )
         else:
-            words = (done.stderr.strip() or done.stdout.strip() or "nothing")[-400:]
-            said = f"`{done.command.partition(' ')[0]}` ended with status {done.exit_status}: {words}"
+            words = (done.stderr.strip() or done.stdout.strip())[-400:]
+            how = (
+                f"ended with status {done.exit_status}" if done.exit_status >= 0 else "was ended by a signal"
+            )
+            said = f"`{done.command.partition(' ')[0]}` {how}{f': {words}' if words else ', without a word'}"
         return {"ok": False, "kind": "faulty", "error": said}
 
 

@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, Field
 
+from flows.said import run_name
 from flows.site import open_site
 from storage.errors import FleetError
 from storage.opening import open_store
@@ -33,7 +34,7 @@ class FleetBenchmarkRequest(BaseModel, frozen=True, extra="forbid", title="Bench
     measuring: FleetBenchmarkConfig = Field(default=FleetBenchmarkConfig(), description="How.")
 
 
-@flow(name="benchmark")
+@flow(name="benchmark", flow_run_name=run_name)
 def benchmark_fleet(config: FleetBenchmarkRequest = FleetBenchmarkRequest()) -> State:  # noqa: B008 (frozen)
     """Measure what each device of an inventory runs now, and keep it.
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from flows.logs import log_our_errors_in_one_line
 from flows.outcome import fleet_state
+from flows.said import run_name
 from flows.site import fleet_slot, open_site
 from tasks.register import fetch_release
 from tasks.report.publish import publish_fleet
@@ -33,7 +34,7 @@ class RolloutRequest(BaseModel, frozen=True, extra="forbid", title="Rollout of a
     )
 
 
-@flow(name="rollout")
+@flow(name="rollout", flow_run_name=run_name)
 def rollout(config: RolloutRequest = RolloutRequest()) -> State:  # noqa: B008 (frozen)
     """Bring a registered release to the devices of an inventory.
 

@@ -16,6 +16,13 @@ def night_name() -> str:
     return _name(next((one.preset for one in flow_run.parameters.values() if hasattr(one, "preset")), None))
 
 
+def run_name() -> str:
+    """`2026-11-24 02:15 rollout champion`: the time it was due (UTC), what it does, and to which of many."""
+    asked = flow_run.parameters.values()
+    which = [getattr(one, field, "") for one in asked for field in ("release", "experiment")]
+    return _name(" ".join(filter(None, [flow_run.flow_name, *which])))
+
+
 def say_outcome(state: State, preset: str) -> State:
     """Put the outcome into the run's name, and into its tags what one looks for; returns `state`."""
     context = FlowRunContext.get()
@@ -36,6 +43,6 @@ def this_run() -> str | None:
     return flow_run.ui_url or flow_run.id
 
 
-def _name(preset: str | None) -> str:
+def _name(what: str | None) -> str:
     due = flow_run.scheduled_start_time or datetime.now(UTC)
-    return f"{due.astimezone(UTC):%Y-%m-%d %H:%M} {preset or ''}".strip()
+    return f"{due.astimezone(UTC):%Y-%m-%d %H:%M} {what or ''}".strip()

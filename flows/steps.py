@@ -20,6 +20,7 @@ from deployments.fleet import Device
 from flows.night import RunningNight, running_night
 from flows.nightly import FormData, FormTraining, NightForm, whole_config
 from flows.retrain import make_candidate
+from flows.said import run_name
 from flows.site import Site, open_site
 from storage.errors import InputError
 from storage.lease import exclusively
@@ -122,7 +123,7 @@ def train_alone(config: RetrainConfig) -> State:
     return _ended("Trained", message, files=[trained.model_path], experiment=night.record.id)
 
 
-@flow(name="prepare")
+@flow(name="prepare", flow_run_name=run_name)
 def prepare(config: StepForm = StepForm()) -> State:  # noqa: B008 (frozen)
     """Prepare the data set of the store's images.
 
@@ -132,7 +133,7 @@ def prepare(config: StepForm = StepForm()) -> State:  # noqa: B008 (frozen)
     return prepare_alone(config.config())
 
 
-@flow(name="train")
+@flow(name="train", flow_run_name=run_name)
 def train(config: StepForm = StepForm()) -> State:  # noqa: B008 (frozen)
     """Train a network; nothing is judged, released or rolled out.
 
@@ -142,7 +143,7 @@ def train(config: StepForm = StepForm()) -> State:  # noqa: B008 (frozen)
     return train_alone(config.config())
 
 
-@flow(name="evaluate")
+@flow(name="evaluate", flow_run_name=run_name)
 def evaluate(config: ExperimentRequest = ExperimentRequest()) -> State:  # noqa: B008 (frozen)
     """Measure an experiment's network, and its TFLite files, on the test split.
 
@@ -164,7 +165,7 @@ def evaluate(config: ExperimentRequest = ExperimentRequest()) -> State:  # noqa:
     return _ended("Evaluated", message, map(_row, measured), files, directory.name)
 
 
-@flow(name="convert")
+@flow(name="convert", flow_run_name=run_name)
 def convert(config: ConversionRequest = ConversionRequest()) -> State:  # noqa: B008 (frozen)
     """Convert an experiment's network to TFLite; accuracy, size and latency of each file are verified.
 
@@ -187,7 +188,7 @@ def convert(config: ConversionRequest = ConversionRequest()) -> State:  # noqa: 
     return _ended("Converted", message, rows, files, directory.name)
 
 
-@flow(name="benchmark")
+@flow(name="benchmark", flow_run_name=run_name)
 def benchmark(config: BenchmarkRequest) -> State:
     """Time a .tflite file, on this machine or on a device of the inventory, without a rollout.
 
@@ -204,7 +205,7 @@ def benchmark(config: BenchmarkRequest) -> State:
     return _ended("Benchmarked", message, [{"on": where, "runs": figures.runs, **figures.row()}])
 
 
-@flow(name="report")
+@flow(name="report", flow_run_name=run_name)
 def report(config: ExperimentRequest = ExperimentRequest()) -> State:  # noqa: B008 (frozen)
     """Write an experiment's report again; what of it was not measured and judged yet is now.
 

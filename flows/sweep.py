@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from flows.logs import log_our_errors_in_one_line
 from flows.night import running_night
+from flows.said import run_name
 from flows.site import Site, champion_of, new_directory, preflight
 from flows.template import config_template
 from flows.variants import SweepConfig, Variant
@@ -67,7 +68,7 @@ def run_sweep(config: SweepConfig) -> State:
         return sweep.with_options(**options)(config, return_state=True)
 
 
-@flow(name="sweep")
+@flow(name="sweep", flow_run_name=run_name)
 def sweep(config: SweepConfig) -> State:
     """Train every variant, and compare accuracy with cost on the validation split.
 

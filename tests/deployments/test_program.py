@@ -86,7 +86,7 @@ def test_what_a_login_shell_says_before_is_passed_over() -> None:
         (Wire(ended(2), uploaded=1), "`py` ended with status 1: No space left on device"),
         (Wire(ended(2), ended(3, "words\n")), "`py` ended with status 3: words"),
         (Wire(ended(2), ended(3, "", "x" * 500 + "end")), "`py` ended with status 3: " + "x" * 397 + "end"),
-        (Wire(ended(2), ended(0)), "`py` ended with status 0: nothing"),
+        (Wire(ended(2), ended(0)), "`py` ended with status 0, without a word"),
     ],
 )
 def test_a_device_on_which_the_program_can_not_run_is_at_fault_and_says_why(wire: Wire, said: str) -> None:
@@ -120,7 +120,7 @@ def test_a_refusal_without_a_reason_is_the_devices_fault() -> None:
 def test_a_program_that_ends_instead_of_answering_is_as_good_as_a_lost_connection() -> None:
     asked = program(Wire(GREETING, ended(-1)))
     asked.start()
-    with pytest.raises(ProgramEnded, match=r"device a: `py` ended with status -1"):
+    with pytest.raises(ProgramEnded, match=r"device a: `py` was ended by a signal, without a word"):
         asked.ask("stage")
 
 

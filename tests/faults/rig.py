@@ -80,9 +80,8 @@ class Rig:
         new_key(self.folder / "client_key")
         self.device = make_device(self.folder / "pi", self.folder / "client_key", "pi-1")
         self.registry = Registry(new_store(self.folder / "store"))
-        (self.device.folder / "boot").write_text("first boot")
         self._inject(())
-        self._wrap_python()
+        let_faults_happen(self.device)
         as_device_runs(self.device.root, self.releases[OLD])
         (self.device.root / "releases" / self.version(OLD) / ".proven").touch()
         seen = DeviceOutcome(device="pi-1", outcome="updated", reason="proven", seen_at=datetime.now(UTC),
@@ -121,14 +120,6 @@ class Rig:
             for fault in faults
         ]  # fmt: skip
         (self.device.folder / "faults.json").write_text(json.dumps(listed))
-
-    def _wrap_python(self) -> None:
-        wrapper, injector = self.device.folder / "python", Path(__file__).with_name("injector.py")
-        wrapper.write_text(
-            _WRAPPER.format(python=sys.executable, injector=injector, folder=self.device.folder)
-        )
-        wrapper.chmod(0o755)
-        self.device.device = self.device.device.model_copy(update={"python": str(wrapper)})
 
     def _push(self, name: str) -> DeviceOutcome | None:
         """Roll out in a process of its own, which a fault may kill: then there is no outcome."""
@@ -288,6 +279,15 @@ class Rig:
                 if b"injector.py" in line and str(self.device.folder).encode() in line:
                     found.append(int(path.parent.name))
         return [pid for pid in found if pid not in ours]
+
+
+def let_faults_happen(device: SshDevice) -> None:
+    """Have its Python be one in which the faults of its faults.json happen."""
+    (device.folder / "boot").write_text("first boot")
+    wrapper, injector = device.folder / "python", Path(__file__).with_name("injector.py")
+    wrapper.write_text(_WRAPPER.format(python=sys.executable, injector=injector, folder=device.folder))
+    wrapper.chmod(0o755)
+    device.device = device.device.model_copy(update={"python": str(wrapper)})
 
 
 def _says_unsure(said: DeviceOutcome) -> bool:

@@ -4,10 +4,12 @@ import resource
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from prefect import flow
-from prefect.client.schemas.objects import State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.runtime import task_run
 
 from deployments.fleet import Device, Fleet
@@ -120,6 +122,11 @@ def inventory(folder: Path, *devices: Device) -> str:
     return str(folder / "fleet.toml")
 
 
+def run_of(state: State) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(str(state.state_details.flow_run_id)))
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_an_older_release_is_brought_back_by_promoting_it_and_not_by_sending_it(
     ssh_device: SshDevice, tiny_releases: tuple[Path, Path], tmp_path: Path
@@ -139,6 +146,7 @@ def test_an_older_release_is_brought_back_by_promoting_it_and_not_by_sending_it(
     assert [roll_out(version).name for version in (old, new)] == ["Deployed", "Deployed"]
     refused = roll_out(old)
     assert refused.name == "RolloutFailed" and "going back needs an order" in str(refused.message)
+    assert run_of(refused).name.endswith(f" rollout {old}")
     assert ssh_device.current == new and registry.devices()["pi-1"]["running_release"] == new
 
     assert promote(str(tmp_path / "store"), new).previous == champion
