@@ -80,7 +80,9 @@ def _add_benchmark(commands: Commands) -> None:
     step.add_argument("file", metavar="FILE.tflite")
     step.add_argument("--device", default="", metavar="NAME", help="a device of the inventory")
     step.add_argument("--inventory", default="", metavar="FLEET.toml", help="the fleet's TOML file")
-    step.add_argument("--runs", type=int, default=100, help="timed frames (default: 100)")
+    step.add_argument(
+        "--runs", type=int, default=100, help="timed frames, on a device at least (default: 100)"
+    )
     step.set_defaults(command=_benchmark)
 
 
@@ -120,12 +122,19 @@ def _report(given: argparse.Namespace) -> int:
 
 def _benchmark(given: argparse.Namespace) -> int:
     from flows.config import parse_config
-    from flows.steps import BenchmarkRequest, benchmark
+    from flows.steps import BenchmarkRequest, benchmark, device_of
     from tasks.benchmark_file import check_tflite
 
-    check_tflite(Path(given.file).expanduser())  # complains before a server is started
+    if given.inventory and not given.device:
+        raise InputError(
+            f"--inventory {given.inventory} without a device of it: name one with --device, or leave both "
+            "out to time the file on this machine"
+        )
     asked = {name: getattr(given, name) for name in ("file", "device", "inventory", "runs")}
-    return _run(benchmark, parse_config(BenchmarkRequest, asked, "the command line"))
+    request = parse_config(BenchmarkRequest, asked, "the command line")
+    check_tflite(Path(given.file).expanduser())  # complains before a server is started, as does the next
+    device_of(request)
+    return _run(benchmark, request)
 
 
 def _tensorboard(given: argparse.Namespace) -> int:

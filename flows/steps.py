@@ -87,7 +87,12 @@ class BenchmarkRequest(BaseModel, frozen=True, extra="forbid", title="Benchmark 
     inventory: str = Field(
         default="", description="The fleet's TOML file, for a device. Empty: STRESS_VISION_INVENTORY."
     )
-    runs: int = Field(default=100, ge=10, le=10_000, description="Timed frames.")
+    runs: int = Field(
+        default=100,
+        ge=10,
+        le=10_000,
+        description="Timed frames, at least: a device goes on until it has timed for two seconds.",
+    )
     max_latency_ms: float = Field(
         default=GateConfig().max_latency_ms, gt=0, description="p95 of a frame that is wanted, at most (ms)."
     )
@@ -196,7 +201,7 @@ def benchmark(config: BenchmarkRequest) -> State:
         config: Which file, and where.
     """
     path = check_tflite(Path(config.file).expanduser())
-    device = _device(config.device, config.inventory) if config.device else None
+    device = device_of(config)
     timeout_s = RolloutConfig().command_timeout_s
     figures = benchmark_file(path, device, BenchmarkConfig(runs=config.runs), timeout_s)
     where = device.name if device else "this machine"
@@ -238,15 +243,20 @@ def _prepared(site: Site, config: RetrainConfig) -> PreparedData:
     return prepare_dataset(site.store, ingested, config.prepare, site.work)
 
 
-def _device(name: str, inventory: str) -> Device:
-    """The device of that name. InputError without an inventory, FleetError where it has no such device."""
-    fleet = check_fleet(RolloutConfig(inventory=inventory))
+def device_of(config: BenchmarkRequest) -> Device | None:
+    """The device that is to time the file; None for this machine.
+
+    InputError without an inventory, FleetError where it has no such device.
+    """
+    if not config.device:
+        return None
+    fleet = check_fleet(RolloutConfig(inventory=config.inventory))
     if fleet is None:
         raise InputError(
-            f"device {name}: no inventory is given; name the fleet's TOML file with --inventory or in "
-            "STRESS_VISION_INVENTORY"
+            f"device {config.device}: no inventory is given; name the fleet's TOML file with --inventory "
+            "or in STRESS_VISION_INVENTORY"
         )
-    return fleet.device(name)
+    return fleet.device(config.device)
 
 
 def _experiment(config: ExperimentRequest) -> tuple[Site, Path, PreparedData]:

@@ -39,7 +39,7 @@ from tasks.experiment import NEWEST, data_of, find_experiment, list_experiments
 from tasks.synthetic import write_dataset
 from tests.flows.test_retrain import LENIENT, TINY, inventory
 from tests.ports import free_port
-from tests.ssh_devices import StartDevices
+from tests.ssh_devices import StartDevices, new_key
 
 ROOT = Path(__file__).parents[2]
 
@@ -310,6 +310,32 @@ def test_a_pipe_is_no_tflite_and_not_waited_for(tmp_path: Path, capsys: pytest.C
     assert main(["benchmark", str(tmp_path / "model.tflite")]) == 1
     assert "model.tflite is no file" in capsys.readouterr().err
     os.close(held)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--device", "pi-9", "--inventory", "fleet.toml"], "has no device 'pi-9'"),
+        (["--device", "pi-9"], "no inventory is given"),
+        (["--inventory", "fleet.toml"], "name one with --device"),
+        (["--runs", "3"], "runs: Input should be greater than or equal to 10"),
+    ],
+)
+def test_what_a_file_is_to_be_timed_on_is_looked_up_before_a_server_is_started(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    why: str,
+) -> None:
+    monkeypatch.setattr("flows.step_commands._run", lambda *_: pytest.fail("a server was started"))
+    example = (ROOT / "deployments/fleet.example.toml").read_text()
+    (tmp_path / "fleet.toml").write_text(example.replace("~/.ssh/stress_vision_ed25519", "key"))
+    new_key(tmp_path / "key")
+    (tmp_path / "model.tflite").write_bytes(b"1234TFL3")
+    monkeypatch.chdir(tmp_path)
+    assert main(["benchmark", "model.tflite", *options]) == 1
+    assert why in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["[]", "null", '{"train": null, "data": 3}', "{"])
