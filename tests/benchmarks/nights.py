@@ -68,7 +68,8 @@ def week(night: Night) -> None:
 
 def tell(up: Up) -> None:
     """What the server says of each; AssertionError where it is not what happened."""
-    nights = [run for run in runs(up) if run["end_time"]]
+    # by when they began: of several that waited, a later one may begin first
+    nights = sorted((run for run in runs(up) if run["end_time"]), key=lambda run: run["start_time"])
     print("| due | began | ended | as | said |\n|---|---|---|---|---|")
     for one in nights:
         times = (one["expected_start_time"], one["start_time"], one["end_time"])
