@@ -226,7 +226,7 @@ def test_a_file_that_is_no_model_is_an_error_and_not_a_crash(data, tmp_path):
     broken.write_bytes(b"TFL3" * 100)
     with pytest.raises(ModelError, match="ai-edge-litert"):
         run_in_runtime(broken, load_split(data.directory, "test").images[0], 10)
-    with pytest.raises(ModelError, match=r"expected a \.keras model"):
+    with pytest.raises(ModelError, match=r"expected a whole \.keras file"):
         convert(broken, data, QUICK, tmp_path / "out")
 
 

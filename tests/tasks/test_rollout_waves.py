@@ -299,7 +299,7 @@ def test_a_rollout_visits_with_its_release_and_tells_each_outcome_as_it_comes(
         returned.append((device.name, version, why))
         return answers.take_back(device, why)
 
-    monkeypatch.setattr(rollouts, "read_payload", lambda folder, given: {tmp_path: PAYLOAD}[folder])
+    monkeypatch.setattr(rollouts, "read_payload", lambda folder, given, renewal: {tmp_path: PAYLOAD}[folder])
     monkeypatch.setattr(waves, "visit", visit)
     monkeypatch.setattr(waves, "measure_updated", measure)
     monkeypatch.setattr(rollouts, "return_device", return_device)
