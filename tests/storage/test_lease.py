@@ -124,9 +124,9 @@ def test_a_second_taker_may_wait_and_gets_it_when_the_first_has_ended(local: Obj
 def test_who_waits_is_told_for_whom_and_how_long_at_most(local: ObjectStore) -> None:
     said: list[str] = []
     with (
-        lease(local, "fleet", "first", settle_s=0),
+        lease(local, "fleet", "first", settle_s=0.3),
         pytest.raises(StoreError),
-        lease(local, "fleet", "second", settle_s=0, wait_s=0.1, on_wait=said.append),
+        lease(local, "fleet", "second", settle_s=0.3, wait_s=0.1, on_wait=said.append),
     ):
         pass
     (once,) = said
