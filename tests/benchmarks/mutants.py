@@ -45,7 +45,7 @@ def main() -> int:
         )
         original = (copied / options.file).read_text()
         if not passes(copied, options.tests, options.timeout_s):
-            raise SystemExit("the tests fail without a fault, too")
+            raise SystemExit(f"without a fault, too, the tests fail or take over {options.timeout_s:g} s")
         faults = list(places(ast.parse(original)))
         chosen = random.Random(options.seed).sample(faults, min(options.faults, len(faults)))
         missed = 0
