@@ -4,6 +4,7 @@ They run as ordinary processes of whoever runs the tests, on free high ports, an
 """
 
 import getpass
+import json
 import os
 import shutil
 import socket
@@ -118,6 +119,14 @@ def make_device(folder: Path, client_key: Path, name: str) -> SshDevice:
         host_key=host_key, root=str(folder / "root"), python=sys.executable,
     )  # fmt: skip
     return SshDevice(device, folder)
+
+
+def write_inventory(path: Path, *devices: Device) -> str:
+    """Write the TOML file that reaches these devices; its path."""
+    tables = [device.model_dump(mode="json", exclude_defaults=True) for device in devices]
+    entries = ["\n".join(f"{key} = {json.dumps(value)}" for key, value in facts.items()) for facts in tables]
+    path.write_text("".join(f"[[devices]]\n{entry}\n" for entry in entries))
+    return str(path)
 
 
 StartDevices = Callable[[int], list[SshDevice]]

@@ -8,7 +8,6 @@ Prints the sentences; exit status 1 where a device ends on another release than 
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -22,10 +21,10 @@ from storage.identity import store_identity
 from storage.registry import Registry
 from tests.benchmarks.screenshots import take
 from tests.faults.__main__ import small_releases
-from tests.faults.cases import NEW, NEWER, OLD
-from tests.faults.rig import let_faults_happen
+from tests.faults.cases import ALWAYS, NEW, NEWER, OLD, Fault
+from tests.faults.rig import inject, left_on, let_faults_happen
 from tests.releases import make_champion, new_store
-from tests.ssh_devices import SshDevice, make_device, new_key
+from tests.ssh_devices import make_device, new_key, write_inventory
 from tests.up_process import Up, wait_for
 
 _COMMAND_S, _CONFIRM_S = 20, 60
@@ -46,19 +45,18 @@ class Evening:
         ]
         for device in self.devices:
             let_faults_happen(device)
-            inject(device)
             device.start()
-        self.inventory = home / "fleet.toml"
-        self.inventory.write_text("\n".join(entry(device) for device in self.devices))
+        self.inventory = write_inventory(home / "fleet.toml", *(device.device for device in self.devices))
         self.up, self.right = Up(home), True
 
     def begin(self, name: str) -> str:
-        fleet = {"inventory": str(self.inventory), "waves": [0.67, 1.0], "measure": False,
+        fleet = {"inventory": self.inventory, "waves": [0.67, 1.0], "measure": False,
                  "command_timeout_s": _COMMAND_S, "confirm_within_s": _CONFIRM_S}  # fmt: skip
         return self.up.begin("release", {"config": {"release": self.releases[name].name, "rollout": fleet}})
 
-    def tell(self, title: str, run: dict[str, Any]) -> None:
-        """The run's state, its tasks', and the ledger as a person reads it."""
+    def tell(self, title: str, run: dict[str, Any], ends: str) -> None:
+        """The run's state, its tasks', and the ledger as a person reads it; wrong where it ends otherwise."""
+        self.right &= run["state_name"] == ends
         print(f"\n## {title}\n{run['state_name']}: {run['state']['message']}")
         tasks = self.up.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
         print("; ".join(f"{task['name']}: {task['state_name']}" for task in tasks))
@@ -68,7 +66,7 @@ class Evening:
             take(address, self.pictures / f"{title.replace(' ', '-')}.png", height_px=900)
 
     def fleet(self) -> str:
-        words = ["fleet", "--store", str(self.up.home / "store"), "--inventory", str(self.inventory)]
+        words = ["fleet", "--store", str(self.up.home / "store"), "--inventory", self.inventory]
         command = [sys.executable, "-m", "flows.cli", *words]
         environment = {**self.up.environment, "COLUMNS": "160"}
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300).stdout
@@ -93,7 +91,7 @@ def main() -> int:
         try:
             with evening.up.running():
                 first = evening.up.ended(evening.begin(OLD))
-                evening.tell("all is well", first)
+                evening.tell("all is well", first, "Deployed")
                 evening.expect(OLD, "pi-1", "pi-2", "pi-3")
                 bad_release(evening)
                 killed_rollout(evening)
@@ -106,19 +104,22 @@ def main() -> int:
 def bad_release(evening: Evening) -> None:
     """It hangs on the canary as soon as `current` leads to it."""
     canary = evening.devices[0]
-    once = {"step": "switch", "moment": "after", "what": "nothing", "times": 1}
-    model = f"model {evening.releases[NEW].name}"
-    inject(canary, once, {"step": model, "moment": "before", "what": "hangs", "times": 99})
+    faults = (
+        Fault("switch", "after", "nothing"),  # the next one waits for it
+        Fault(f"model {evening.releases[NEW].name}", "before", "hangs", ALWAYS),
+    )
+    inject(canary, faults)
     run = evening.begin(NEW)
     wait_for(lambda: canary.current == evening.releases[NEW].name)
     switched = time.monotonic()
     wait_for(lambda: canary.current == evening.releases[OLD].name)
     away_s = time.monotonic() - switched
-    evening.tell("a release hangs", evening.up.ended(run))
-    print(f"pi-1 ran it for {away_s:.1f} s, of at most {_CONFIRM_S} s; left there: {left(canary)} processes")
+    evening.tell("a release hangs", evening.up.ended(run), "RolloutFailed")
+    print(f"pi-1 ran it for {away_s:.1f} s, of at most {_CONFIRM_S} s")
+    print(f"left there: {len(left_on(canary))} processes")
     evening.expect(OLD, "pi-1", "pi-2", "pi-3")
-    evening.right &= away_s < _CONFIRM_S and left(canary) == 0
-    inject(canary)
+    evening.right &= away_s < _CONFIRM_S and not left_on(canary)
+    inject(canary, ())
 
 
 def killed_rollout(evening: Evening) -> None:
@@ -127,28 +128,10 @@ def killed_rollout(evening: Evening) -> None:
     wait_for(lambda: evening.devices[1].current == evening.releases[NEW].name)
     for process in evening.up.processes("prefect.engine"):
         os.kill(process, signal.SIGKILL)
-    evening.tell("a rollout is killed", evening.up.ended(run))
+    evening.tell("a rollout is killed", evening.up.ended(run), "Crashed")
     later = evening.begin(NEWER)
-    evening.tell("the next rollout", evening.up.ended(later, within_s=600))
+    evening.tell("the next rollout", evening.up.ended(later, within_s=600), "Deployed")
     evening.expect(NEWER, "pi-1", "pi-2", "pi-3")
-
-
-def left(device: SshDevice) -> int:
-    """Processes of a device's program that still run there."""
-    mine = str(device.folder).encode()
-    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    return sum(mine in line and b"injector.py" in line for line in lines)
-
-
-def inject(device: SshDevice, *faults: dict[str, object]) -> None:
-    """What is to happen at a device from now on."""
-    (device.folder / "faults.json").write_text(json.dumps(faults))
-
-
-def entry(device: SshDevice) -> str:
-    """A device's entry of the inventory."""
-    told = device.device.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    return "[[devices]]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in told.items())
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -80,7 +80,6 @@ class Rig:
         new_key(self.folder / "client_key")
         self.device = make_device(self.folder / "pi", self.folder / "client_key", "pi-1")
         self.registry = Registry(new_store(self.folder / "store"))
-        self._inject(())
         let_faults_happen(self.device)
         as_device_runs(self.device.root, self.releases[OLD])
         (self.device.root / "releases" / self.version(OLD) / ".proven").touch()
@@ -98,7 +97,7 @@ class Rig:
         (self.device.folder / "sshd.pid").write_text(str(self.device.process.pid))
         try:
             FOUND.get(self.case.found, _nothing)(self)
-            self._inject(self.case.faults)
+            inject(self.device, self._named(self.case.faults))
             outcome = self._push(NEW)
             problems += self._after_the_fault(outcome)
             self._mend()
@@ -112,14 +111,9 @@ class Rig:
 
     # ------------------------------------------------------------ what is done
 
-    def _inject(self, faults: tuple[Fault, ...]) -> None:
-        names = {NEW: self.releases[NEW].name}
-        listed = [
-            {"step": fault.step.replace(NEW, names[NEW]), "moment": fault.moment, "what": fault.what,
-             "times": fault.times}
-            for fault in faults
-        ]  # fmt: skip
-        (self.device.folder / "faults.json").write_text(json.dumps(listed))
+    def _named(self, faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
+        """The faults at the release that NEW is in this run."""
+        return tuple(replace(fault, step=fault.step.replace(NEW, self.version(NEW))) for fault in faults)
 
     def _push(self, name: str) -> DeviceOutcome | None:
         """Roll out in a process of its own, which a fault may kill: then there is no outcome."""
@@ -150,7 +144,7 @@ class Rig:
 
     def _mend(self) -> None:
         """All faults are over; what a person would have to do by hand is done for a few."""
-        self._inject(())
+        inject(self.device, ())
         self._go_on()
         self.device.device = self.device.device.model_copy(
             update={"python": str(self.device.folder / "python"), "signed": False}
@@ -272,17 +266,28 @@ class Rig:
     def _left(self) -> list[int]:
         """Processes that run something on this device; those of `found` are the case's own."""
         ours = {process.pid for process in self.processes}
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                line = path.read_bytes()
-                if b"injector.py" in line and str(self.device.folder).encode() in line:
-                    found.append(int(path.parent.name))
-        return [pid for pid in found if pid not in ours]
+        return [pid for pid in left_on(self.device) if pid not in ours]
+
+
+def left_on(device: SshDevice) -> list[int]:
+    """Processes of the program of a device in which faults happen."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes()
+            if b"injector.py" in line and str(device.folder).encode() in line:
+                found.append(int(path.parent.name))
+    return found
+
+
+def inject(device: SshDevice, faults: Iterable[Fault]) -> None:
+    """What is to happen at a device from now on."""
+    (device.folder / "faults.json").write_text(json.dumps([asdict(fault) for fault in faults]))
 
 
 def let_faults_happen(device: SshDevice) -> None:
-    """Have its Python be one in which the faults of its faults.json happen."""
+    """Have its Python be one in which faults happen, none as yet."""
+    inject(device, ())
     (device.folder / "boot").write_text("first boot")
     wrapper, injector = device.folder / "python", Path(__file__).with_name("injector.py")
     wrapper.write_text(_WRAPPER.format(python=sys.executable, injector=injector, folder=device.folder))

@@ -27,6 +27,7 @@ from tasks.report.artifacts import KEYS
 from tasks.rollout import FleetOutcome, RolloutConfig
 from tasks.synthetic import write_dataset
 from tests.ports import free_port
+from tests.ssh_devices import write_inventory
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -92,15 +93,8 @@ def experiments(home: Path) -> list[str]:
 
 
 def inventory(path: Path, devices: Sequence[Device]) -> dict[str, str]:
-    """Write the TOML file that reaches these devices; what the configuration says of it."""
-    tables = []
-    for device in devices:
-        facts = device.model_dump(mode="json")
-        tables.append(
-            "[[devices]]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in facts.items())
-        )
-    path.write_text("\n".join(tables))
-    return {"inventory": str(path)}
+    """What the configuration says of the file that reaches these devices."""
+    return {"inventory": write_inventory(path, *devices)}
 
 
 def ended(state: State) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from tasks.rollout.per_device import bring_with, serve_with, take_back_with
 from tasks.rollout.waves import in_waves
 from tests.ports import free_port
 from tests.releases import make_champion, new_store
-from tests.ssh_devices import SshDevice
+from tests.ssh_devices import SshDevice, write_inventory
 from tests.tasks.small_run import latency
 from tests.tasks.test_rollout_waves import fleet
 
@@ -112,16 +112,6 @@ def test_a_large_fleet_is_served_in_lanes_each_a_task(
 QUICK = BenchmarkConfig(runs=10, warmup=1, min_s=0, warmup_s=0, min_cpu_share=0)
 
 
-def inventory(folder: Path, *devices: Device) -> str:
-    """A file that names these devices."""
-    lines: list[str] = []
-    for device in devices:
-        fields = device.model_dump(mode="json", exclude_defaults=True)
-        lines += ["[[devices]]", *(f"{key} = {value!r}" for key, value in fields.items())]
-    (folder / "fleet.toml").write_text("\n".join(lines))
-    return str(folder / "fleet.toml")
-
-
 def run_of(state: State) -> FlowRun:
     with get_client(sync_client=True) as client:
         return client.read_flow_run(UUID(str(state.state_details.flow_run_id)))
@@ -135,7 +125,9 @@ def test_an_older_release_is_brought_back_by_promoting_it_and_not_by_sending_it(
     store = new_store(tmp_path / "store")
     registry, champion = Registry(store), make_champion(store, tiny_releases[0])
     registry.publish(tiny_releases[1], store_id=store_identity(store))
-    config = RolloutConfig(inventory=inventory(tmp_path, ssh_device.device), measure=False, benchmark=QUICK)
+    config = RolloutConfig(
+        inventory=write_inventory(tmp_path / "fleet.toml", ssh_device.device), measure=False, benchmark=QUICK
+    )
 
     def roll_out(version: str) -> State:
         request = RolloutRequest(
@@ -165,7 +157,7 @@ def test_a_fleet_is_measured_without_a_rollout_and_keeps_a_history(
     off = ssh_device.device.model_copy(update={"name": "off", "port": free_port(), "host_key": OTHER_KEY})
     request = FleetBenchmarkRequest(
         store=str(tmp_path / "store"),
-        inventory=inventory(tmp_path, ssh_device.device, off),
+        inventory=write_inventory(tmp_path / "fleet.toml", ssh_device.device, off),
         measuring=FleetBenchmarkConfig(threads=(1, 2), benchmark=QUICK),
     )
     state = benchmark_fleet(request, return_state=True)
