@@ -107,9 +107,11 @@ class DeviceProgram:
         return "its agent was sent a new program"
 
     def _greet(self, timeout_s: float) -> Answer | Finished:
-        words = [self._connection.device.python, str(self._path), "--root", str(self._root)]
+        # as a module: Python keeps its bytecode beside it, and compiling is half of what a device does that
+        # has nothing to do. Where that cache is torn it ends here, and is void once the program was sent anew
+        words = [self._connection.device.python, "-m", self._path.stem, "--root", str(self._root)]
         words += ["--within-s", f"{timeout_s:g}", "serve"]
-        self._session = self._connection.session(words, timeout_s=timeout_s)
+        self._session = self._connection.session(words, self._path.parent, timeout_s=timeout_s)
         return self._exchange("serve", b"", timeout_s)
 
     def _exchange(self, what: str, content: bytes, timeout_s: float) -> Answer | Finished:

@@ -99,9 +99,9 @@ class Connection:
         ]
         return self.run(command, stdin=content, timeout_s=timeout_s)
 
-    def session(self, command: Sequence[str], *, timeout_s: float = 30.0) -> "Session":
-        """Start a command that is spoken to line by line; it ends with the connection."""
-        line = shlex.join(command)
+    def session(self, command: Sequence[str], folder: PurePosixPath, *, timeout_s: float = 30.0) -> "Session":
+        """Start a command in `folder`; it is spoken to line by line, and ends with the connection."""
+        line = f"cd {shlex.quote(str(folder))} && exec {shlex.join(command)}"
         with self.deadline(line, timeout_s):
             return Session(self, self._open_channel(line, timeout_s))
 

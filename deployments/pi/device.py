@@ -37,7 +37,6 @@ import hashlib
 import importlib
 import json
 import os
-import platform
 import re
 import select
 import shutil
@@ -331,8 +330,8 @@ def prune_programs(root: Path) -> None:
     mine = Path(__file__).resolve()
     if mine.parent != root.resolve() / "program":
         return
-    for program in mine.parent.glob("device-*.py"):
-        if program != mine:
+    for program in mine.parent.rglob("device-*"):  # in __pycache__, too
+        if not program.name.startswith(mine.stem):
             with contextlib.suppress(OSError):
                 program.unlink()
 
@@ -873,7 +872,7 @@ def machine_model() -> str:
         named = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
         if named:
             return named.group(1)
-    return platform.processor() or platform.machine()
+    return os.uname().machine
 
 
 def temperature_c() -> float | None:
@@ -923,24 +922,28 @@ def installed_version(module: str) -> str | None:
 
 def runs_with() -> str:
     """What a model runs with here: another Python or runtime has to prove it anew."""
-    return f"Python {platform.python_version()}, {' '.join(map(str, installed_runtime()))}"
+    return f"Python {python_version()}, {' '.join(map(str, installed_runtime()))}"
+
+
+def python_version() -> str:
+    return sys.version.split()[0]
 
 
 def machine() -> Facts:
     package, version = installed_runtime()
     return {
         "model": machine_model(),
-        "architecture": platform.machine(),
-        "system": platform.platform(),
+        "architecture": os.uname().machine,
+        "system": f"{os.uname().sysname} {os.uname().release}",
         "cpus": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "python": platform.python_version(),
+        "python": python_version(),
         "runtime": package,
         "runtime_version": version,
     }
 
 
-def inspect(root: Path, args: Namespace) -> Facts:
+def settled(root: Path, args: Namespace) -> Facts:
     """What holds now. Takes the lock, from whoever hangs, only to return from a switch whose time is up."""
     pending = read_state(root)["pending"]
     if pending and expired(pending):
@@ -950,16 +953,23 @@ def inspect(root: Path, args: Namespace) -> Facts:
     return {
         "current": here,
         "current_manifest": manifest_digest(root, here),
-        "previous": state["previous"],
         "pending": state["pending"] and {name: state["pending"][name] for name in ("version", "previous")},
         "last_return": state["last_return"],
         "repaired": state.get("repaired"),
         "sequence": state["sequence"],
-        "disk_free_bytes": shutil.disk_usage(root if root.exists() else "/").free,
         "signed_only": takes_signed_only(root),
         "signers": signers_count(root),
         "clock": time.time(),
         "health": health(),
+    }
+
+
+def inspect(root: Path, args: Namespace) -> Facts:
+    """What holds now, with what nobody reads each night."""
+    return {
+        **settled(root, args),
+        "previous": read_state(root)["previous"],
+        "disk_free_bytes": shutil.disk_usage(root if root.exists() else "/").free,
         "machine": machine(),
     }
 
@@ -1262,9 +1272,8 @@ def serve(root: Path, args: Namespace) -> None:
         link_program(root)
     mine = {"protocol": PROTOCOL, "program": sha256(Path(__file__)), "agent": args.agent,
             "waiting": waiting_program(root) if args.agent else None}  # fmt: skip
-    seen = explained("inspect", lambda: {**inspect(root, args), "proven_since": proven_since(root)})
-    # what nobody reads here, or is nothing, doesn't go over the air each night
-    told = {name: value for name, value in {**mine, **seen}.items() if name not in IN_FULL_ONLY}
+    seen = explained("inspect", lambda: {**settled(root, args), "proven_since": proven_since(root)})
+    told = {**mine, **seen}  # what is nothing doesn't go over the air each night
     caller.say({name: value for name, value in told.items() if value is not None or name == "current"})
     signal.alarm(0)
     with contextlib.suppress(Gone, BrokenPipeError):
@@ -1387,19 +1396,17 @@ def understood(version: str, status: int, said: bytes) -> Facts:
 # ---------------------------------------------------------------- the command line
 
 COMMANDS: dict[str, Callable[[Path, Namespace], Facts]] = {
-    "inspect": inspect, "settle": inspect, "need": need, "stage": stage, "check": check,
+    "inspect": inspect, "settle": settled, "need": need, "stage": stage, "check": check,
     "benchmark": benchmark, "prove": prove, "time": time_file, "switch": switch, "confirm": confirm,
     "revert": revert,
 }  # fmt: skip
-"""`inspect` returns from an expired switch before it looks, so `settle`, for a timer, is but another name."""
+"""`settle` is for a timer; whoever looks returns from an expired switch first, as it does."""
 TAKE_BYTES = {"put": put, "program": take_program}
 """Requests that are followed by a file."""
 REQUESTS = {"offer": take_manifest, "signers": take_signers, **COMMANDS, **dict.fromkeys(TAKE_BYTES)}
 """What `serve` answers: files arrive through it, too."""
 CHANGING = ("offer", "put", "signers", "program", "need", "stage", "switch", "confirm", "revert")
 """Commands that hold the lock; whatever runs a model doesn't."""
-IN_FULL_ONLY = ("machine", "previous", "disk_free_bytes")
-"""What `inspect` tells and a greeting doesn't."""
 RUN_A_MODEL = ("check", "benchmark", "prove", "time")
 DEFAULTS: Facts = {
     "delegate": "", "threads": 1, "runs": 100, "min_s": 0.0, "warmup": 10, "warmup_s": 0.0, "current": False,

@@ -1,6 +1,7 @@
 """The program on a device as seen from here: how it is started and asked, and what comes of its answers."""
 
 import json
+import os
 from pathlib import Path, PurePosixPath
 from typing import cast
 
@@ -28,8 +29,9 @@ class Wire:
         self.sent: list[bytes] = []
         self.uploads: list[str] = []
 
-    def session(self, words: list[str], *, timeout_s: float) -> Session:
+    def session(self, words: list[str], folder: PurePosixPath, *, timeout_s: float) -> Session:
         self.started.append(words)
+        self.folder = folder
         return cast(Session, self)
 
     def exchange(self, what: str, content: bytes, *, timeout_s: float) -> str | Finished:
@@ -54,8 +56,8 @@ def test_a_program_that_is_there_is_not_sent_again() -> None:
     wire = Wire(GREETING)
     assert program(wire).start(timeout_s=5)["current"] is None
     (words,) = wire.started
-    assert words[0] == "py" and words[1].startswith("/r/program/device-") and words[1].endswith(".py")
-    assert words[2:] == ["--root", "/r", "--within-s", "5", "serve"] and wire.uploads == []
+    assert words[:3] == ["py", "-m", f"device-{OURS[:16]}"] and wire.folder == PurePosixPath("/r/program")
+    assert words[3:] == ["--root", "/r", "--within-s", "5", "serve"] and wire.uploads == []
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_a_program_that_is_there_is_not_sent_again() -> None:
 def test_a_program_that_is_absent_rotten_or_another_is_sent(first: str | Finished) -> None:
     wire = Wire(first, GREETING)
     assert program(wire).start()["ok"]
-    assert len(wire.started) == 2 and wire.uploads == [wire.started[0][1]]
+    assert len(wire.started) == 2 and wire.uploads == [f"/r/program/device-{OURS[:16]}.py"]
 
 
 def test_an_agent_that_somebody_installed_is_left_as_it_is() -> None:
@@ -127,6 +129,23 @@ def test_a_program_that_ends_instead_of_answering_is_as_good_as_a_lost_connectio
 def test_nothing_is_asked_before_the_program_was_started() -> None:
     with pytest.raises(RuntimeError, match="has not been started"):
         program(Wire()).ask("inspect")
+
+
+@pytest.mark.parametrize("keep", [0, 20, 5_000])
+def test_bytecode_that_a_power_cut_tore_is_made_anew(ssh_device: SshDevice, keep: int) -> None:
+    def start() -> bool:
+        with connect(ssh_device.device) as connection:
+            return DeviceProgram(connection).start(timeout_s=60)["ok"]
+
+    assert start()
+    (program,) = ssh_device.root.glob("program/*.py")
+    os.utime(program, (1e9, 1e9))  # it was sent long ago
+    assert start()
+    (kept,) = program.parent.glob("__pycache__/*")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:keep])
+    assert start() and start()
+    assert len(kept.read_bytes()) == len(whole)
 
 
 def test_one_session_serves_many_commands_and_ends_with_its_connection(ssh_device: SshDevice) -> None:

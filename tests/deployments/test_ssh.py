@@ -110,8 +110,9 @@ def test_a_key_that_others_may_read_is_not_used(ssh_device: SshDevice) -> None:
 
 def test_a_command_is_spoken_to_line_by_line_and_its_end_is_a_value(ssh_device: SshDevice) -> None:
     with connect(ssh_device.device) as connection:
-        session = connection.session(["sh", "-c", 'read a; echo "got $a"; echo more; read b; exit 4'])
-        assert session.exchange("first", b"one\n", timeout_s=60) == "got one"
+        words = ["sh", "-c", 'read a; echo "got $a in $PWD"; echo more; read b; exit 4']
+        session = connection.session(words, PurePosixPath("/usr"))
+        assert session.exchange("first", b"one\n", timeout_s=60) == "got one in /usr"
         assert session.exchange("nothing", b"", timeout_s=60) == "more"
         ended = session.exchange("second", b"two\n", timeout_s=60)
     assert isinstance(ended, Finished) and ended.exit_status == 4
@@ -119,7 +120,7 @@ def test_a_command_is_spoken_to_line_by_line_and_its_end_is_a_value(ssh_device: 
 
 def test_a_command_that_says_nothing_is_given_up(ssh_device: SshDevice) -> None:
     with connect(ssh_device.device) as connection:
-        session = connection.session(["sleep", "30"])
+        session = connection.session(["sleep", "30"], PurePosixPath("/"))
         with pytest.raises(DeviceError, match=r"pi-1.*`wait`: no end after 0.5 s"):
             session.exchange("wait", b"", timeout_s=0.5)
 

@@ -31,6 +31,8 @@ def main() -> None:
     if ARGUMENTS[0] == "-c":
         receive()
         return
+    if ARGUMENTS[0] == "-m":
+        ARGUMENTS[:2] = [f"{Path.cwd() / ARGUMENTS[1]}.py"]
     program = load(Path(ARGUMENTS[0]))
     sys.argv = ARGUMENTS
     sys.executable = str(FOLDER / "python")  # what the program starts goes through here, too
