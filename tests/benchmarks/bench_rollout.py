@@ -21,13 +21,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import paramiko
 
+from deployments import program
 from deployments.fleet import Device, Fleet
+from deployments.program import DeviceProgram
+from deployments.ssh import connect
 from tasks.benchmark import BenchmarkConfig
 from tasks.rollout import RolloutConfig
 from tests.benchmarks.relay import Relay
@@ -49,7 +52,7 @@ def main() -> None:
     ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what outlives a device's session is counted, too
     with tempfile.TemporaryDirectory() as scratch:
         found = sorted(path for path in given.releases.glob("2*") if path.is_dir())
-        releases = [padded(path, int(given.mb * 1e6), Path(scratch)) for path in found]
+        releases = [padded(path, int(given.mb * 1e6), Path(scratch)) for path in [*found[:3], found[2]]]
         compare(releases, given.devices, Path(scratch), given.python, given.peers)
     if given.simulated:
         simulate(given.simulated)
@@ -82,6 +85,10 @@ def compare(releases: list[Path], count: int, scratch: Path, python: str, peers:
         say("ours, first release, program sent", devices, lambda: ours(devices, releases[0]))
         say("ours, next release", devices, lambda: ours(devices, releases[1]))
         say("ours, release is there already", devices, lambda: ours(devices, releases[1]))
+        with proofs_off_the_clock(devices[0], scratch):
+            ours(devices, releases[1])  # the program is sent
+            time.sleep(1)
+            say("ours, next release, but for the proofs", devices, lambda: ours(devices, releases[2]))
         say("ours, in waves, measured for 2.5 s", devices, lambda: ours(devices, releases[0], waves=True))
         say("script, one device after the other", devices, lambda: by_script(devices, releases[0], threads=1))
         if peers:
@@ -101,6 +108,25 @@ def compare(releases: list[Path], count: int, scratch: Path, python: str, peers:
             device.stop()
 
 
+@contextlib.contextmanager
+def proofs_off_the_clock(device: SshDevice, scratch: Path) -> Generator[None]:
+    """Have devices answer at once what this one proves now: neither the runtime nor a model is opened."""
+    with connect(device.device) as connection:
+        asked = DeviceProgram(connection)
+        asked.start()
+        proven = asked.ask("prove", version=device.current, current=True)
+    source, main = program.SOURCE.read_text(), 'if __name__ == "__main__":'
+    answers = f"def run_apart(root, args, caller):\n    return json.loads({json.dumps(proven)!r})\n\n\n{main}"
+    (scratch / "device.py").write_text(source.replace(main, answers))
+    program.SOURCE, ours_ = scratch / "device.py", program.SOURCE
+    DeviceProgram.digest.cache_clear()
+    try:
+        yield
+    finally:
+        program.SOURCE = ours_
+        DeviceProgram.digest.cache_clear()
+
+
 def one_device(device: SshDevice, releases: list[Path]) -> None:
     """Bytes of one visit, and its seconds 50 ms away each way."""
     with Relay(device.device.port, 0.0) as relay:
@@ -113,8 +139,8 @@ def one_device(device: SshDevice, releases: list[Path]) -> None:
             SshDevice(device.device.model_copy(update={"port": relay.port}), device.folder, device.process)
         ]
         say("50 ms away: script", far, lambda: by_script(far, releases[0]), relay)
-        say("50 ms away: ours, next release", far, lambda: ours(far, releases[2]), relay)
-        say("50 ms away: ours, release is there already", far, lambda: ours(far, releases[2]), relay)
+        say("50 ms away: ours, next release", far, lambda: ours(far, releases[3]), relay)
+        say("50 ms away: ours, release is there already", far, lambda: ours(far, releases[3]), relay)
 
 
 def say(what: str, devices: list[SshDevice], work: Callable[[], object], relay: Relay | None = None) -> None:
