@@ -295,6 +295,9 @@ def test_percentiles_are_of_the_measured_times() -> None:
     assert figures["mean_ms"] == 51 and figures["fps"] == pytest.approx(1000 / 51)
     assert figures["std_ms"] == pytest.approx(np.std(np.arange(1, 102), ddof=1))
     assert device.summary([3.0])["std_ms"] == 0
+    few = [9.0, 1.0, 4.0, 2.5]
+    for name, q in (("p50_ms", 50), ("p95_ms", 95), ("p99_ms", 99)):
+        assert device.summary(few)[name] == pytest.approx(np.percentile(few, q))
 
 
 def test_the_delegate_is_what_the_graph_shows() -> None:
