@@ -22,7 +22,8 @@ from pathlib import PurePosixPath
 import paramiko
 
 from deployments.fleet import Device, key_fingerprint
-from storage.errors import DeviceError
+from storage.errors import DeviceError, InputError
+from storage.files import KEY_BYTES, read_bounded
 
 # Its errors reach the caller as exceptions; its log would print them again, with tracebacks.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -224,7 +225,10 @@ def _log_in(device: Device, transport: paramiko.Transport, timeout_s: float) -> 
 def private_key(device: Device) -> paramiko.PKey:
     """Our key for this device, read from its `key_file`; DeviceError where that is none, or everybody's."""
     try:
+        read_bounded(device.key_file, KEY_BYTES)  # paramiko reads all that there is
         key = paramiko.PKey.from_path(device.key_file)
+    except InputError as error:
+        raise DeviceError(f"{_place(device)}: key_file {error}") from None
     except (
         Exception
     ) as error:  # its own, the system's and cryptography's: a key file has many ways to be none

@@ -2,10 +2,9 @@
 a run that was due while nothing ran, which Prefect deletes where it is given schedules.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleUpdate, DeploymentUpdate
@@ -32,12 +31,9 @@ def edits_kept() -> Iterator[None]:
 
     All else of them (code, form, limits, description) becomes what prefect.yaml says. Deleting a deployment
     in the UI brings all of it back at the next start.
-
-    No worker may run yet: what one had taken and not begun is given back.
     """
     with get_client(sync_client=True) as client:
         before = {one.id: one for one in client.read_deployments()}
-        _give_back(client, before)
         due = _due(client, datetime.now(UTC) + _DEPLOYING)
         yield
         for one in client.read_deployments():
@@ -47,25 +43,12 @@ def edits_kept() -> Iterator[None]:
         _make_up(client, due)
 
 
-def _give_back(client: SyncPrefectClient, deployments: Container[UUID | None]) -> None:
-    """Schedule anew what a worker took and did not begin, because all ended. Such a run has sent no sign of
-    life to miss: it would stay Pending for ever, and keep the slot of its deployment from every later one."""
-    for run in _in_state(client, StateType.PENDING):
-        if run.deployment_id in deployments:
-            client.set_flow_run_state(run.id, Scheduled(scheduled_time=run.expected_start_time), force=True)
-
-
 def _due(client: SyncPrefectClient, by: datetime) -> list[FlowRun]:
     """The runs that are to begin by then and haven't yet, the last first."""
-    expected = FlowRunFilterExpectedStartTime.model_validate({"before_": by})
-    return _in_state(client, StateType.SCHEDULED, expected)
-
-
-def _in_state(
-    client: SyncPrefectClient, kind: StateType, expected: FlowRunFilterExpectedStartTime | None = None
-) -> list[FlowRun]:
-    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=[kind]))
-    asked = FlowRunFilter(state=state, expected_start_time=expected)
+    asked = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"before_": by}),
+    )
     return client.read_flow_runs(flow_run_filter=asked, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
 
 

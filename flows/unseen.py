@@ -16,7 +16,7 @@ _NEVER = "never"
 
 
 def tell_unseen(site: Site, now: datetime | None = None) -> None:
-    """Emit `UNSEEN` for each device of the inventory that is known and told nothing for a week."""
+    """Emit `UNSEEN` for each device of the inventory that has been tried and told nothing for a week."""
     for name, seen in unseen(site, now or datetime.now(UTC)).items():
         get_run_logger().warning("%s: %s", name, sentence(seen))
         emit_event(
@@ -40,9 +40,9 @@ def unseen(site: Site, now: datetime) -> dict[str, str]:
     """Names of those devices, and when each was last seen."""
     known = read_ledger(Registry(open_store(site.store)))
     names = [device.name for device in site.fleet.devices] if site.fleet else []
-    seen = {name: known[name].seen_at for name in names if name in known}
+    lines = {name: known[name] for name in names if name in known}
     return {
-        name: f"{at:%F}" if at else _NEVER
-        for name, at in seen.items()
-        if at is None or at < now - _UNSEEN_FOR
+        name: f"{line.seen_at:%F}" if line.seen_at else _NEVER
+        for name, line in lines.items()
+        if (line.seen_at or line.tried_since or now) < now - _UNSEEN_FOR
     }

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
 
 POOL = "stress-vision"
+_WORKER = "this-machine"
 _START_S, _COMMAND_S, _STOP_S = 600, 600, 15
 """A server that starts in 15 s needed more than three minutes beside twenty other busy processes."""
 _ENDS, _ENDS_WITHIN_S = 5, 600
@@ -53,7 +54,8 @@ def up(port: int, logs: Path) -> None:
         _deploy(services)
         if os.environ.get("STRESS_VISION_STORE"):
             services.start("reports", "flows.reports", str(port + 1))
-        services.start("worker", "prefect", "worker", "start", "--pool", POOL, "--name", "this-machine")
+        services.given_back()
+        services.start("worker", "prefect", "worker", "start", "--pool", POOL, "--name", _WORKER)
         print(f"\nReady: http://127.0.0.1:{port}/deployments\nLogs:  {logs}\nStop with Ctrl-C.", flush=True)
         services.watch()
 
@@ -129,7 +131,22 @@ class Services:
     def start_ended(self) -> None:
         """Start again what has ended; pages that can't be served are given up, for nights go on without."""
         for name in [name for name, process in self._running.items() if process.poll() is not None]:
-            self._start_again(name)
+            if name != "worker" or self.given_back():
+                self._start_again(name)
+
+    def given_back(self) -> bool:
+        """Whether what the last worker had taken is scheduled anew; not while the server doesn't answer."""
+        import httpx
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        from flows.taken import give_back
+
+        try:
+            with temporary_settings({PREFECT_API_URL: self.api}):
+                give_back(POOL, _WORKER)
+        except (RuntimeError, httpx.HTTPError):
+            return False
+        return True
 
     def stop(self) -> None:
         """Worker first, so that it tells the server what becomes of its runs."""

@@ -26,6 +26,8 @@ from storage.errors import InputError, MissingObject, StoreError
 UNFINISHED = ".unfinished-"
 SETTINGS_BYTES = 16 << 20
 """More than any file of settings has: an inventory of ten thousand devices takes 3 MB."""
+KEY_BYTES = 1 << 16
+"""More than any private key has: one of RSA with 16,384 bits takes 13 kB."""
 _STALE_S = 24 * 3600
 
 _ADVICE = {

@@ -20,12 +20,12 @@ class LocalStore:
         self.root = root
         self.uri = str(root)
 
-    def list(self, folder: str = "") -> list[ObjectInfo]:
+    def list(self, folder: str = "", broken: bool = False) -> list[ObjectInfo]:
         folder = folder.strip("/")
         top = self.root / check_key(folder) if folder else self.root
         with explained("list", top):
             found = _walk(str(top), f"{folder}/" if folder else "", frozenset()) if top.is_dir() else ()
-            return sorted(found)
+            return sorted(info for info in found if info.version or broken)
 
     def read(self, key: str, most_bytes: int = READ_BYTES) -> bytes:
         return self._unchanged(key, lambda chunks: gather(chunks, f"{self.uri}/{key}", most_bytes))[1]
@@ -89,8 +89,9 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
         for entry in entries:
             if entry.is_dir():
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", above)
-            elif entry.is_file() and not entry.name.startswith(UNFINISHED):
-                yield _info_of(prefix + entry.name, entry.stat())
+            elif not entry.name.startswith(UNFINISHED):
+                key = prefix + entry.name
+                yield _info_of(key, entry.stat()) if entry.is_file() else ObjectInfo(key, 0, "")
 
 
 def _info_of(key: str, stat: os.stat_result) -> ObjectInfo:

@@ -47,10 +47,11 @@ class ObjectStore(Protocol):
 
     uri: str
 
-    def list(self, folder: str = "") -> list[ObjectInfo]:
+    def list(self, folder: str = "", broken: bool = False) -> list[ObjectInfo]:
         """All objects below `folder`, at any depth, sorted by key; none where there is no such folder.
 
-        Keys are as the store has them, even ones that the other verbs would refuse.
+        Keys are as the store has them, even ones that the other verbs would refuse. `broken` also lists what
+        has a name and is no file, such as a link to nothing or a pipe, as 0 bytes of the version "".
         """
         ...
 

@@ -44,7 +44,7 @@ class S3Store:
         self.prefix = f"{prefix}/" if prefix else ""
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
 
-    def list(self, folder: str = "") -> list[ObjectInfo]:
+    def list(self, folder: str = "", broken: bool = False) -> list[ObjectInfo]:
         folder = folder.strip("/")
         below = self.prefix + (f"{check_key(folder)}/" if folder else "")
         found = self._list_fast(below)

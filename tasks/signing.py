@@ -10,9 +10,11 @@ import subprocess
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from deployments.program import DeviceProgram, Renewal
 from storage.errors import InputError
+from storage.files import KEY_BYTES, read_bounded
 from storage.objects import ObjectStore
 from storage.registry import Registry, RollbackOrder
 from storage.signers import SignerList, Signers
@@ -48,9 +50,11 @@ def _with_the_key(*words: str, content: bytes = b"") -> bytes | None:
         return None
     command = ["ssh-keygen", *words, "-f", key]
     try:
+        if Path(key).is_file():  # ssh-keygen reads 128 MB of it, and says after minutes that it is no key
+            read_bounded(Path(key), KEY_BYTES)
         done = subprocess.run(command, input=content, capture_output=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        said: bytes = getattr(error, "stderr", None) or type(error).__name__.encode()
+    except (OSError, subprocess.SubprocessError, InputError) as error:
+        said: bytes = getattr(error, "stderr", None) or str(error).encode()
         raise InputError(
             f"can't sign with the key that {SIGNING_KEY_VARIABLE} names: "
             f"{said.decode(errors='replace').strip()}; expected the path of an "

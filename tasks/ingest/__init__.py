@@ -130,7 +130,7 @@ def _plan(
     known = None if source.lists else source.vocabulary
     place = Place(store, source.prefix, work_dir / "blobs", manifest_path, report, advanced, known)
     start = len(source.prefix) + 1
-    listed = [info._replace(key=info.key[start:]) for info in store.list(source.prefix)]
+    listed = [info._replace(key=info.key[start:]) for info in store.list(source.prefix, broken=True)]
     layout = find_layout(source, place.uri, (info.key for info in listed))
     if layout is None:
         keys = [info.key for info in listed]

@@ -12,7 +12,7 @@ from storage.errors import StoreError
 from storage.objects import ObjectInfo, ObjectStore
 from tasks.ingest.blobs import adopt, incoming, is_sound, put
 from tasks.ingest.manifest import SourceFile, SourceObject, load_objects, save_objects
-from tasks.ingest.sources import is_tar
+from tasks.ingest.sources import is_image, is_tar
 from tasks.ingest.tars import unpack
 
 _SAVE_EVERY_S = 5
@@ -119,11 +119,20 @@ def _fetched(
 
 def _fetch(place: Place, listed: ObjectInfo, max_image_bytes: int) -> SourceObject:
     key = listed.key
+    if not listed.version:
+        return _broken(place, key)
     if listed.size > _IN_MEMORY_BYTES or is_tar(key):
         return _fetch_by_file(place, key, max_image_bytes)
     info, data = place.store.load(f"{place.prefix}/{key}")
     _check_size(place, key, len(data), info.size)
     return SourceObject(key, info.size, info.version, (SourceFile(key, info.size, put(place.blobs, data)),))
+
+
+def _broken(place: Place, key: str) -> SourceObject:
+    """What is no file, as an image without content: `prepare` tells of it with the unreadable ones."""
+    if not is_image(key):
+        raise StoreError(f"{place.uri}/{key}: expected a file, got a link to nothing, a pipe or the like")
+    return SourceObject(key, 0, "", (SourceFile(key, 0, put(place.blobs, b"")),))
 
 
 def _fetch_by_file(place: Place, key: str, max_image_bytes: int) -> SourceObject:

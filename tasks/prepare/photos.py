@@ -76,4 +76,5 @@ def _square(image: Image.Image, px: int) -> Image.Image:
 
 def _first_bytes(path: Path) -> str:
     with path.open("rb") as file:
-        return f"a file that starts with {file.read(16)!r}"
+        start = file.read(16)
+    return f"a file that starts with {start!r}" if start else "an empty file, a link to nothing or a pipe"

@@ -74,7 +74,10 @@ class Ledger:
         if known and not outcome.seen_at:
             keep = {name: getattr(known, name) for name in ("running_release", "seen_at", "benchmark")}
             outcome = outcome.model_copy(update=keep)
-        line = outcome.model_copy(update={"benchmark": self._of_running(outcome, known)})
+        since = None if outcome.seen_at else (known and known.tried_since) or now
+        line = outcome.model_copy(
+            update={"benchmark": self._of_running(outcome, known), "tried_since": since}
+        )
         facts = {"at": now.isoformat(timespec="seconds"), "run": self._run, "release": self._release}
         self._registry.record_device(outcome.device, {**facts, **line.model_dump(mode="json")})
         if outcome.benchmark and outcome.outcome != "inconclusive" and outcome.seen_at:

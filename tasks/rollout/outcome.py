@@ -32,6 +32,8 @@ class DeviceOutcome(BaseModel, frozen=True, title="Device"):
     previous_release: Plain | None = None
     running_release: Plain | None = None
     seen_at: datetime | None = None
+    tried_since: datetime | None = None
+    """Since when it has been tried and never told anything; None once it has. Kept by the ledger."""
     benchmark: LatencyFigures | None = None
     seconds: float = 0.0
     visited: bool = True

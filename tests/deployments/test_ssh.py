@@ -91,6 +91,16 @@ def test_a_refused_key_says_where_to_put_the_public_half(ssh_device: SshDevice, 
         pass
 
 
+def test_a_key_file_that_is_far_too_large_is_named_and_not_read_whole(
+    ssh_device: SshDevice, tmp_path: Path
+) -> None:
+    with (tmp_path / "key").open("wb") as file:
+        file.truncate(1 << 40)
+    other = ssh_device.device.model_copy(update={"key_file": tmp_path / "key"})
+    with pytest.raises(DeviceError, match="key: expected at most 65,536 bytes, got more"), connect(other):
+        pass
+
+
 def test_a_key_file_that_is_none_is_named_without_its_content(ssh_device: SshDevice, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("topsecret")
     other = ssh_device.device.model_copy(update={"key_file": tmp_path / "key"})

@@ -9,10 +9,9 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
-from prefect.client.schemas.objects import StateType
-from prefect.client.schemas.responses import DeploymentResponse, SetStateStatus
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
-from prefect.states import Pending, Scheduled
+from prefect.states import Scheduled
 
 from flows.edits import edits_kept
 
@@ -92,20 +91,6 @@ def test_parameters_that_another_version_no_longer_takes_are_as_deployed(
             )
         assert client.read_deployment(made.id).parameters == {"loud": True}
         assert "parameters of deployment edited no longer fit" in capsys.readouterr().out
-        client.delete_deployment(made.id)
-
-
-def test_a_run_that_a_worker_took_and_did_not_begin_is_scheduled_anew_and_gives_its_slot_back() -> None:
-    with get_client(sync_client=True) as client:
-        made = deploy(client, name="night")
-        client.update_deployment(made.id, DeploymentUpdate(concurrency_limit=1))
-        taken, waiting = (client.create_flow_run_from_deployment(made.id).id for _ in range(2))
-        assert client.set_flow_run_state(taken, Pending()).status == SetStateStatus.ACCEPT
-        assert client.set_flow_run_state(waiting, Pending()).status != SetStateStatus.ACCEPT
-        with edits_kept():
-            pass
-        assert client.read_flow_run(taken).state_type == StateType.SCHEDULED
-        assert client.set_flow_run_state(waiting, Pending()).status == SetStateStatus.ACCEPT
         client.delete_deployment(made.id)
 
 

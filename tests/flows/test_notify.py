@@ -123,10 +123,16 @@ def test_each_end_that_needs_a_person_is_listed_by_the_name_that_its_event_carri
 def test_a_device_is_unseen_when_it_told_nothing_for_a_week(tmp_path: Path, ssh_device) -> None:
     now = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
     registry = Registry(new_store(tmp_path))
-    for name, days in (("here", 1), ("away", 8), ("mute", None)):
-        seen = None if days is None else (now - timedelta(days=days)).isoformat()
-        registry.record_device(name, {"device": name, "outcome": "updated", "reason": "", "seen_at": seen})
-    devices = [_named(ssh_device.device, name) for name in ("here", "away", "mute", "new")]
+    lines = {
+        "here": ("seen_at", 1),
+        "away": ("seen_at", 8),
+        "mute": ("tried_since", 8),
+        "late": ("tried_since", 6),
+    }
+    for name, (field, days) in lines.items():
+        at = (now - timedelta(days=days)).isoformat()
+        registry.record_device(name, {"device": name, "outcome": "updated", "reason": "", field: at})
+    devices = [_named(ssh_device.device, name) for name in (*lines, "new")]
     site = Site(store=str(tmp_path), store_id="id", work=tmp_path, fleet=Fleet(devices=tuple(devices)))
     found = unseen(site, now)
     assert found == {"away": "2026-11-16", "mute": "never"}

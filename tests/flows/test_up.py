@@ -57,13 +57,17 @@ def test_up_deploys_starts_what_is_scheduled_and_goes_away_when_told_to(code: Pa
 def test_a_dead_worker_is_replaced_and_runs_that_are_late_after_a_downtime_all_come_to_their_end(
     home: Path,
 ) -> None:
-    """One after the other, and none is cancelled; nor are things set up twice by a second start."""
+    """One after the other, and none is cancelled, nor the one that the worker was about to begin; nor are
+    things set up twice by a second start."""
     up = Up(home)
     with up.running() as process:
+        taken = up.begin("release", {})
+        wait_for(lambda: up.run(taken)["state_type"] == "PENDING")
         (worker,) = up.processes("worker start")
         os.kill(worker, signal.SIGKILL)
         assert process.stdout
         assert any("the worker ended with status -9: starting it again" in line for line in process.stdout)
+        assert up.ended(taken)["state_name"] == "Failed"
         kept = up.ask("automations/filter", {})
         soon = datetime.now(UTC) + timedelta(seconds=20)
         due = [up.begin("release", {}, at=soon) for _ in range(3)]
@@ -102,8 +106,8 @@ def test_pages_that_can_not_be_served_end_neither_server_nor_worker(
             services.start_ended()
             time.sleep(0.1)
         assert "5th end within 10 minutes" in said and str(tmp_path / "reports.log") in said
-        services.start("worker", "http.server", "no port")
-        with pytest.raises(StressVisionError, match="the worker ended with status"):
+        services.start("another", "http.server", "no port")
+        with pytest.raises(StressVisionError, match="the another ended with status"):
             wait_for(services.start_ended)
     finally:
         services.stop()

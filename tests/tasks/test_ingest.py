@@ -162,6 +162,29 @@ def test_what_is_no_data_is_left_and_listed(local, tmp_path):
     assert sorted(source.ignored) == sorted(strangers) and source.ignored_count == len(strangers)
 
 
+def test_an_image_that_is_a_link_to_nothing_or_a_pipe_is_one_without_content_until_it_is_mended(
+    local, tmp_path
+):
+    fill(local, 1)
+    sad = tmp_path / "store/datasets/custom/sad"
+    sad.mkdir()
+    (sad / "link.jpg").symlink_to(tmp_path / "moved.jpg")
+    os.mkfifo(sad / "pipe.jpg")
+    assert [info.key for info in local.list("datasets")] == ["datasets/custom/happy/000.jpg"]
+    found = contents(ingest(local, config(), tmp_path))
+    assert found == {"happy/000.jpg": b"image 0", "sad/link.jpg": b"", "sad/pipe.jpg": b""}
+    (tmp_path / "moved.jpg").write_bytes(b"image")
+    assert contents(ingest(local, config(), tmp_path))["sad/link.jpg"] == b"image"
+
+
+@pytest.mark.parametrize("key", ["groups.csv", "more.tar"])
+def test_what_is_no_image_is_refused_where_it_is_a_link_to_nothing(local, tmp_path, key):
+    fill(local, 1)
+    (tmp_path / "store/datasets/custom" / key).symlink_to(tmp_path / "moved")
+    with pytest.raises(StoreError, match=rf"custom/{key}: expected a file, got a link to nothing"):
+        ingest(local, config(), tmp_path)
+
+
 def test_groups_csv_is_carried_along(local, tmp_path):
     fill(local, 1)
     local.write("datasets/custom/groups.csv", b"happy/000.jpg,person-1\n")
@@ -351,8 +374,8 @@ def test_keys_that_climb_out_of_the_prefix_are_never_followed(s3_uri, s3_endpoin
 
 def test_an_object_that_changes_between_listing_and_reading_is_recorded_as_it_was_read(local, tmp_path):
     class Changing(LocalStore):
-        def list(self, folder=""):
-            listed = super().list(folder)
+        def list(self, folder="", broken=False):
+            listed = super().list(folder, broken)
             self.write("datasets/custom/happy/000.jpg", b"a newer image")
             return listed
 

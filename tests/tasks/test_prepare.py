@@ -295,12 +295,15 @@ def test_a_few_bad_rows_and_photos_are_listed_and_skipped(store: Path, tmp_path:
     lines = csv_lines(store)
     write_lines(store, [lines[0], lines[1].replace(" ", " 999 ", 1), *lines[2:]])
     (store / "datasets/custom/fatigue/notes.png").write_text("no picture")
-    data = run(store, tmp_path, PLAIN.model_copy(update={"max_bad_share": 0.05}))
+    (store / "datasets/custom/fatigue/gone.png").symlink_to(tmp_path / "moved.png")
+    data = run(store, tmp_path, PLAIN.model_copy(update={"max_bad_share": 0.1}))
     told = metadata(data)["unreadable"]
-    assert told["fer2013"]["count"] == told["custom"]["count"] == 1
+    assert (told["fer2013"]["count"], told["custom"]["count"]) == (1, 2)
     assert told["fer2013"]["listed"][0]["where"] == "fer2013: row 1 (line 3)"
     assert "got 2305" in told["fer2013"]["listed"][0]["why"]
-    assert told["custom"]["listed"][0]["where"] == "custom: fatigue/notes.png"
+    gone, notes = told["custom"]["listed"]
+    assert gone["where"] == "custom: fatigue/gone.png" and "a link to nothing" in gone["why"]
+    assert notes["where"] == "custom: fatigue/notes.png"
     assert len(all_ids(data)) == 149
 
 

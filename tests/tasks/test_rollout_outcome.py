@@ -175,7 +175,12 @@ def test_a_device_that_is_away_keeps_in_the_ledger_what_it_ran_and_when_it_was_s
     after = registry.devices()["a"]
     assert (after["outcome"], after["reason"]) == ("unreachable", "off")
     assert (after["seen_at"], after["running_release"]) == (before["seen_at"], VERSION)
-    assert registry.devices()["new"]["seen_at"] is None
+    new = registry.devices()["new"]
+    assert new["seen_at"] is None and new["tried_since"] and after["tried_since"] is None
+    record(registry, whole(seen("new", **away)))
+    assert registry.devices()["new"]["tried_since"] == new["tried_since"]
+    record(registry, whole(seen("new")))
+    assert registry.devices()["new"]["tried_since"] is None
 
 
 def test_a_store_that_fails_for_one_device_costs_no_other_and_is_told_with_what_became_of_it(

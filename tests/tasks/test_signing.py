@@ -16,7 +16,13 @@ from tasks.register import RegisterConfig, build_release
 from tasks.rollout import DeviceOutcome, RolloutConfig
 from tasks.rollout.payload import read_payload
 from tasks.rollout.visit import visit
-from tasks.signing import SIGNING_KEY_VARIABLE, current_order, order_rollback, replace_signers
+from tasks.signing import (
+    SIGNING_KEY_VARIABLE,
+    check_signing_key,
+    current_order,
+    order_rollback,
+    replace_signers,
+)
 from tests.releases import describe, new_store, notes
 from tests.ssh_devices import SshDevice, new_key
 
@@ -208,3 +214,13 @@ def test_a_device_whose_clock_is_wrong_is_told_of(
     version = fleet.champion(release(tmp_path / "made", tiny_releases[0], tiny_data, 1))
     outcome = fleet.roll_out(version)
     assert outcome.outcome == "updated" and "its clock is 400 days behind ours" in outcome.reason
+
+
+def test_a_signing_key_that_is_far_too_large_is_refused_and_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "key").open("wb") as file:
+        file.truncate(1 << 40)
+    use(monkeypatch, tmp_path / "key")
+    with pytest.raises(InputError, match=r"STRESS_VISION_SIGNING_KEY.*key: expected at most 65,536 bytes"):
+        check_signing_key()
