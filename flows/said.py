@@ -19,8 +19,10 @@ def night_name() -> str:
 def run_name() -> str:
     """`2026-11-24 02:15 rollout champion`: the time it was due (UTC), what it does, and to which of many."""
     asked = flow_run.parameters.values()
-    which = [getattr(one, field, "") for one in asked for field in ("release", "experiment")]
-    return _name(" ".join(filter(None, [flow_run.flow_name, *which])))
+    which = (getattr(one, field, "") for one in asked for field in ("release", "experiment"))
+    # a whole configuration has settings of that name
+    named = [one for one in which if isinstance(one, str) and one]
+    return _name(" ".join([str(flow_run.flow_name), *named]))
 
 
 def say_outcome(state: State, preset: str) -> State:

@@ -29,6 +29,8 @@ MIN_FREE_BYTES = 2_000_000_000
 """A night on FER-2013 leaves 0.2 GB of caches and some 0.1 GB of checkpoints and pictures."""
 _SLOT_S = 900
 """How long a night waits for a rollout that somebody else has begun."""
+_NIGHT_SETTLES_S = 1.0
+"""Every night waits for it. A write of this lease that is slower than that costs it a minute, and no more."""
 _DEAD_S = 300
 """How long a night waits for the lease of one that died to run out."""
 
@@ -83,8 +85,8 @@ def night_slot(site: Site) -> Iterator[None]:
     if not (name := deployment.name):
         yield
         return
-    held = lease(open_store(site.store), f"deployment-{name}", holder=str(flow_run.name), wait_s=_DEAD_S)
-    with held:
+    store, holder = open_store(site.store), str(flow_run.name)
+    with lease(store, f"deployment-{name}", holder, wait_s=_DEAD_S, settle_s=_NIGHT_SETTLES_S):
         yield
 
 

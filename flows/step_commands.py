@@ -88,15 +88,12 @@ def _add_benchmark(commands: Commands) -> None:
 
 def _configured(name: str, fields: Fields) -> Callable[[argparse.Namespace], int]:
     def command(given: argparse.Namespace) -> int:
-        from prefect import flow
-
         from flows.config import load_config
-        from flows.steps import prepare_alone, train_alone, training_site
+        from flows.steps import alone, training_site
 
         config = load_config(given.config, fields(given))
         training_site(config)  # complains before a server is started
-        step = prepare_alone if name == "prepare" else train_alone
-        return _run(flow(name=name)(step), config)
+        return _run(alone(name), config)
 
     return command
 

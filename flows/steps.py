@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
-from prefect import flow
+from prefect import Flow, flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import BaseModel, Field
@@ -126,6 +126,12 @@ def train_alone(config: RetrainConfig) -> State:
     accuracy = trained.history["val_accuracy"][trained.best_epoch - 1]
     message = f"Experiment {night.record.id}: {found}, validation accuracy {accuracy:.1%}."
     return _ended("Trained", message, files=[trained.model_path], experiment=night.record.id)
+
+
+def alone(name: str) -> Flow[[RetrainConfig], State]:
+    """The step of a whole configuration, as the command line has it; the forms' configurations are short."""
+    step = prepare_alone if name == "prepare" else train_alone
+    return flow(name=name, flow_run_name=run_name)(step)
 
 
 @flow(name="prepare", flow_run_name=run_name)

@@ -68,6 +68,8 @@ class Services:
         self._logs = logs
         self._environment = {
             "STRESS_VISION_REPORTS": f"http://127.0.0.1:{port + 1}",
+            # in memory, as is usual, a slot is lost when the server ends, and the run ends itself for that
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             **environment_for_elsewhere(),
             "PREFECT_API_URL": self.api,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -10,9 +10,11 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 
 import flows.retrain
@@ -25,12 +27,12 @@ from flows.steps import (
     ExperimentRequest,
     StepForm,
     StepResult,
+    alone,
     benchmark,
     convert,
     evaluate,
     prepare,
     report,
-    train_alone,
 )
 from storage.errors import FleetError, InputError
 from storage.opening import open_store
@@ -61,12 +63,13 @@ def configured(home: Path) -> RetrainConfig:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Path:
     """Store and work directory after the step `train`."""
-    from prefect import flow
-
     home = tmp_path_factory.mktemp("steps")
     write_dataset(home / "store", per_class=60, seed=3)
-    state = flow(name="train")(train_alone)(configured(home), return_state=True)
+    state = alone("train")(configured(home), return_state=True)
     assert state.name == "Trained" and "validation accuracy" in (state.message or "")
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(str(state.state_details.flow_run_id)))
+    assert run.name == f"{run.expected_start_time:%Y-%m-%d %H:%M} train"
     return home
 
 

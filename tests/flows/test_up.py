@@ -69,11 +69,15 @@ def test_a_dead_worker_is_replaced_and_runs_that_are_late_after_a_downtime_all_c
         assert any("the worker ended with status -9: starting it again" in line for line in process.stdout)
         assert up.ended(taken)["state_name"] == "Failed"
         kept = up.ask("automations/filter", {})
+        slot = [up.deployment("nightly")["global_concurrency_limit"]["name"]]
+        held = up.ask("v2/concurrency_limits/increment-with-lease", {"names": slot, "slots": 1})["lease_id"]
         soon = datetime.now(UTC) + timedelta(seconds=20)
         due = [up.begin("release", {}, at=soon) for _ in range(3)]
         scheduled = _schedule(up, "fleet", in_s=20)
         assert wait_for(lambda: _runs(up, "fleet"))
     with up.running():
+        # a run under way would take the refusal of its slot for an order to end
+        up.ask(f"v2/concurrency_limits/leases/{held}/renew", {"lease_duration": 300})
         late = [up.ended(run, within_s=400) for run in due]
         made_up = wait_for(lambda: [run for run in _runs(up, "fleet") if run["end_time"]], within_s=400)
         assert [datetime.fromisoformat(run["expected_start_time"]) for run in made_up] == [scheduled]
