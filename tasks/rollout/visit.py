@@ -382,7 +382,7 @@ class _Visit:
         except _Stop as stop:
             self._proven = False
             raise self._returned(program, stop) from stop
-        self._confirmed = f"p95 {figures.p95_ms:.2f} ms, at most {limit:g} ms"
+        self._confirmed = f"proven at p95 {figures.p95_ms:.2f} ms, at most {limit:g} ms"
         return self._confirmed
 
     @property

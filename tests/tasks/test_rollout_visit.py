@@ -126,7 +126,7 @@ def test_a_device_proves_a_release_switches_proves_it_again_and_is_told_to_keep_
     heard: list[DeviceOutcome] = []
     outcome = visit.visit(DEVICE, payload, CONFIG, heard.append)
     assert pi.asked == [*SWITCHED, "confirm", "inspect"] and pi.connected == [3]
-    assert (outcome.outcome, outcome.reason) == ("updated", "p95 6.00 ms, at most 10 ms")
+    assert (outcome.outcome, outcome.reason) == ("updated", "proven at p95 6.00 ms, at most 10 ms")
     assert (outcome.previous_release, outcome.running_release) == (OLD, NEW)
     assert outcome.benchmark and outcome.benchmark.p95_ms == 6 and outcome.seen_at
     (before,) = heard
@@ -260,11 +260,11 @@ def test_a_device_that_asks_for_what_is_no_file_of_the_release_gets_nothing(pi: 
 @pytest.mark.parametrize(
     ("figures", "outcome", "reason"),
     [
-        ({"p95_ms": 10.0}, "updated", "p95 10.00 ms, at most 10 ms"),
+        ({"p95_ms": 10.0}, "updated", "proven at p95 10.00 ms, at most 10 ms"),
         ({"p95_ms": 10.1}, "failed", "p95 10.10 ms, expected at most 10 ms"),
         ({"p95_ms": 10.1, "cpu_share": 0.79}, "inconclusive",
          "too busy to measure: p95 10.10 ms, expected at most 10 ms, with 79% of a core"),
-        ({"cpu_share": 0.1}, "updated", "p95 6.00 ms, at most 10 ms"),
+        ({"cpu_share": 0.1}, "updated", "proven at p95 6.00 ms, at most 10 ms"),
         ({"health_after": {"throttled": 1}}, "inconclusive", "throttled: under-voltage"),
         ({"p95_ms": float("nan")}, "faulty",
          "its answer can't be used: p95_ms: Input should be a finite number"),
