@@ -1,1 +1,4 @@
-"""Where releases run: inventory, SSH and the program on the device. Imports nothing of ours but storage.errors and storage.files."""
+"""Where releases run: inventory, SSH and the program on the device.
+
+Of ours it imports storage.errors and storage.files.
+"""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.runtime import deployment, flow_run
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from deployments.fleet import Fleet
 from flows.config import store_uri, work_path
+from flows.taken import end_crashed
 from storage.errors import InputError, StoreError
 from storage.files import explained
 from storage.identity import store_identity
@@ -87,6 +89,8 @@ def night_slot(site: Site) -> Iterator[None]:
         return
     store, holder = open_store(site.store), str(flow_run.name)
     with lease(store, f"deployment-{name}", holder, wait_s=_DEAD_S, settle_s=_NIGHT_SETTLES_S):
+        for frozen in end_crashed(UUID(deployment.id)):
+            get_run_logger().warning("%s was taken for dead, and its frozen process was ended", frozen)
         yield
 
 

@@ -1,11 +1,13 @@
-"""Runs that a worker had taken and not begun when it died, alone or with all else.
+"""What runs leave behind: a turn, where a worker took them and died, or a process, where they froze.
 
-They have sent no sign of life to miss: they would stay Pending for ever, and keep the slot of their
-deployment from every later one.
+A run that was taken and not begun has sent no sign of life to miss: it would stay Pending for ever, and keep
+the slot of its deployment from every later one. A frozen process keeps the work directory from them.
 """
 
 import os
+import select
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
@@ -19,9 +21,13 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 
 _LABEL = "prefect.worker.name"
+_GONE_S = 30
+_MARK = b"PREFECT__FLOW_RUN_ID="
+"""In the environment of a run's process, and of those that it starts."""
 
 
 def give_back(pool: str, worker: str) -> None:
@@ -39,10 +45,43 @@ def give_back(pool: str, worker: str) -> None:
                 client.set_flow_run_state(run.id, state, force=True)
 
 
+def end_crashed(deployment_id: UUID) -> list[str]:
+    """End what lives on this machine of the deployment's runs that were taken for dead; the runs' names.
+
+    Call with the deployment's slot held: a run that is alive renews it, so these are frozen, and would go on
+    beside others once they wake.
+    """
+    ended: list[str] = []
+    with get_client(sync_client=True) as client:
+        for run_id in {run_id for _, run_id in _processes()}:
+            with suppress(ObjectNotFound):  # of another server
+                run = client.read_flow_run(run_id)
+                if run.deployment_id == deployment_id and run.state_type == StateType.CRASHED:
+                    _end_process(run_id)
+                    ended.append(run.name)
+    return ended
+
+
 def _end_process(run_id: UUID) -> None:
-    """End what was already starting for the run: it would begin beside what the next worker starts."""
-    mark = f"PREFECT__FLOW_RUN_ID={run_id}".encode()
+    """End what was already starting for the run: it would begin beside what the next worker starts.
+
+    Killed it isn't gone yet: its files, and the locks on them, go after its memory.
+    """
+    for process, its_run in _processes():
+        if its_run == run_id:
+            with suppress(OSError):  # it has ended meanwhile
+                handle = os.pidfd_open(process)
+                try:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    select.select([handle], [], [], _GONE_S)
+                finally:
+                    os.close(handle)
+
+
+def _processes() -> Iterator[tuple[int, UUID]]:
+    """(process, flow run) of each process of this user that works for a run."""
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile, or is another user's
-            if mark in (folder / "environ").read_bytes().split(b"\0"):
-                os.kill(int(folder.name), signal.SIGKILL)
+        with suppress(OSError, ValueError):  # it has ended meanwhile, is another user's, or the mark is none
+            for line in (folder / "environ").read_bytes().split(b"\0"):
+                if line.startswith(_MARK):
+                    yield int(folder.name), UUID(line.removeprefix(_MARK).decode())
