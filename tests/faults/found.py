@@ -28,6 +28,8 @@ from tests.ssh_devices import fleet_of, new_key
 if TYPE_CHECKING:
     from tests.faults.rig import Rig
 
+AGENT_S = 60
+"""After which an agent that hears nothing ends."""
 _STATE = {"previous": None, "pending": None, "last_return": None}
 
 
@@ -226,7 +228,7 @@ def _is_agent(rig: Rig) -> None:
     rig.agent.parent.mkdir()
     rig.agent.write_bytes(SOURCE.read_bytes() + b"# as it was last year\n")
     (rig.folder / "program_signers").write_text(f"stress-vision {new_key(rig.folder / 'signer')}\n")
-    words = f"{rig.device.folder / 'python'} {rig.agent} --root {rig.device.root} --within-s 60 serve --agent"
+    words = f"{rig.device.folder / 'python'} {rig.agent} --root {rig.device.root} --within-s {AGENT_S} serve --agent"
     keys = rig.device.folder / "authorized_keys"
     keys.write_text(f'restrict,command="{words}" {keys.read_text()}')
 

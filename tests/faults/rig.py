@@ -28,7 +28,7 @@ from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig
 from tasks.rollout.ledger import Ledger
 from tasks.signing import SIGNING_KEY_VARIABLE
 from tests.faults.cases import NEW, NEWER, OLD, Case, Fault
-from tests.faults.found import BY_HAND, FOUND, MAY_RUN_NONE, nothing
+from tests.faults.found import AGENT_S, BY_HAND, FOUND, MAY_RUN_NONE, nothing
 from tests.releases import new_store
 from tests.rollouts import roll_out
 from tests.ssh_devices import SshDevice, as_device_runs, fleet_of, make_device, new_key
@@ -192,10 +192,10 @@ class Rig:
 
     def _settle(self) -> None:
         """Wait until the device has settled by itself, helped by its timer only."""
-        deadline = time.monotonic() + _SETTLED_S
-        while time.monotonic() < deadline and (self._pending() or self._left()):
+        began, within_s = time.monotonic(), _SETTLED_S + (AGENT_S if self.agent else 0)
+        while time.monotonic() < began + within_s and (self._pending() or self._left()):
             time.sleep(0.3)
-            if time.monotonic() > deadline - _SETTLED_S + CONFIG.confirm_within_s + 3:
+            if time.monotonic() > began + CONFIG.confirm_within_s + 3:
                 self._timer()
 
     def _timer(self) -> None:
