@@ -228,7 +228,8 @@ def _is_agent(rig: Rig) -> None:
     rig.agent.parent.mkdir()
     rig.agent.write_bytes(SOURCE.read_bytes() + b"# as it was last year\n")
     (rig.folder / "program_signers").write_text(f"stress-vision {new_key(rig.folder / 'signer')}\n")
-    words = f"{rig.device.folder / 'python'} {rig.agent} --root {rig.device.root} --within-s {AGENT_S} serve --agent"
+    agent = f"{rig.device.folder / 'python'} {rig.agent} --root {rig.device.root}"
+    words = f"{agent} --within-s {AGENT_S} serve --agent"
     keys = rig.device.folder / "authorized_keys"
     keys.write_text(f'restrict,command="{words}" {keys.read_text()}')
 
