@@ -123,7 +123,8 @@ def bad_release(evening: Evening) -> None:
 
 
 def killed_rollout(evening: Evening) -> None:
-    """With -9, while the devices of the second wave are being switched."""
+    """With -9, while the devices of the second wave are being switched, one of which takes its time."""
+    inject(evening.devices[1], (Fault("prove current", "before", "hangs"),))
     run = evening.begin(NEW)
     wait_for(lambda: evening.devices[1].current == evening.releases[NEW].name)
     for process in evening.up.processes("prefect.engine"):
