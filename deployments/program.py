@@ -107,8 +107,8 @@ class DeviceProgram:
         return "its agent was sent a new program"
 
     def _greet(self, timeout_s: float) -> Answer | Finished:
-        # as a module: Python keeps its bytecode beside it, and compiling is half of what a device does that
-        # has nothing to do. Where that cache is torn it ends here, and is void once the program was sent anew
+        # as a module: Python keeps its bytecode beside it, and compiling is a third of what a device does
+        # that has nothing to do. Torn, this cache ends Python, and is void once the program was sent anew
         words = [self._connection.device.python, "-m", self._path.stem, "--root", str(self._root)]
         words += ["--within-s", f"{timeout_s:g}", "serve"]
         self._session = self._connection.session(words, self._path.parent, timeout_s=timeout_s)

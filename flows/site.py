@@ -90,7 +90,7 @@ def night_slot(site: Site) -> Iterator[None]:
     store, holder = open_store(site.store), str(flow_run.name)
     with lease(store, f"deployment-{name}", holder, wait_s=_DEAD_S, settle_s=_NIGHT_SETTLES_S):
         for frozen in end_crashed(UUID(deployment.id)):
-            get_run_logger().warning("%s was taken for dead, and its frozen process was ended", frozen)
+            get_run_logger().warning("%s was taken for dead, and had a process here: it is ended", frozen)
         yield
 
 

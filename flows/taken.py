@@ -40,13 +40,14 @@ def give_back(pool: str, worker: str) -> None:
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=taken, work_pool_filter=ours):
             if run.labels.get(_LABEL, worker) == worker:
-                _end_process(run.id)
+                _end_process(run.id)  # it would begin beside what the next worker starts
                 state = Scheduled(scheduled_time=run.expected_start_time)
                 client.set_flow_run_state(run.id, state, force=True)
 
 
 def end_crashed(deployment_id: UUID) -> list[str]:
-    """End what lives on this machine of the deployment's runs that were taken for dead; the runs' names.
+    """End what lives on this machine of the deployment's runs that were taken for dead; the names of those
+    that are gone.
 
     Call with the deployment's slot held: a run that is alive renews it, so these are frozen, and would go on
     beside others once they wake.
@@ -56,26 +57,25 @@ def end_crashed(deployment_id: UUID) -> list[str]:
         for run_id in {run_id for _, run_id in _processes()}:
             with suppress(ObjectNotFound):  # of another server
                 run = client.read_flow_run(run_id)
-                if run.deployment_id == deployment_id and run.state_type == StateType.CRASHED:
-                    _end_process(run_id)
+                dead = run.deployment_id == deployment_id and run.state_type == StateType.CRASHED
+                if dead and _end_process(run_id):
                     ended.append(run.name)
     return ended
 
 
-def _end_process(run_id: UUID) -> None:
-    """End what was already starting for the run: it would begin beside what the next worker starts.
-
-    Killed it isn't gone yet: its files, and the locks on them, go after its memory.
-    """
+def _end_process(run_id: UUID) -> bool:
+    """End what works for the run, and see it gone: files, and the locks on them, go after the memory."""
+    gone = True
     for process, its_run in _processes():
         if its_run == run_id:
             with suppress(OSError):  # it has ended meanwhile
                 handle = os.pidfd_open(process)
                 try:
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
-                    select.select([handle], [], [], _GONE_S)
+                    gone &= bool(select.select([handle], [], [], _GONE_S)[0])
                 finally:
                     os.close(handle)
+    return gone
 
 
 def _processes() -> Iterator[tuple[int, UUID]]:

@@ -54,7 +54,8 @@ def up(port: int, logs: Path) -> None:
         _deploy(services)
         if os.environ.get("STRESS_VISION_STORE"):
             services.start("reports", "flows.reports", str(port + 1))
-        services.given_back()
+        if not services.given_back():
+            raise StressVisionError(f"the Prefect server at {services.api} answers no more: {logs} says why")
         services.start("worker", "prefect", "worker", "start", "--pool", POOL, "--name", _WORKER)
         print(f"\nReady: http://127.0.0.1:{port}/deployments\nLogs:  {logs}\nStop with Ctrl-C.", flush=True)
         services.watch()

@@ -1,6 +1,7 @@
 """Rollouts over real SSH: what each device runs afterwards, and what is said of it."""
 
 import json
+import py_compile
 import shutil
 import time
 from pathlib import Path
@@ -234,12 +235,16 @@ def test_a_device_that_the_program_before_left_is_updated_and_rid_of_it(
     before = ssh_device.root / "program" / "device-0123456789abcdef.py"
     before.parent.mkdir()
     before.write_text("print('the program before')")
+    kept = Path(py_compile.compile(str(before)) or "")
+    arriving = before.with_suffix(".py.77.part")  # from another machine
+    arriving.touch()
     (ssh_device.root / "device.py").symlink_to("program/device-0123456789abcdef.py")
     state = {"previous": None, "pending": None, "last_return": None}
     (ssh_device.root / "state.json").write_text(json.dumps(state))
     (outcome,) = roll_out(new, fleet_of([ssh_device]), QUICK).devices
     assert (outcome.outcome, outcome.running_release, ssh_device.current) == ("updated", new.name, new.name)
     assert not before.exists() and (ssh_device.root / "device.py").resolve().exists()
+    assert not kept.exists() and arriving.exists()
 
 
 def test_an_agent_behind_a_forced_command_is_updated_and_obeys_nothing_else(
