@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect.logging import disable_run_logger
@@ -219,10 +220,12 @@ def test_two_runs_at_once_never_work_on_one_experiment(site):
             assert beside.record.id != night.record.id
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_deployment_s_nights_are_one_at_a_time_even_where_prefect_has_lost_count_of_them(site, monkeypatch):
     monkeypatch.setattr(site_module, "_DEAD_S", 0.0)
     with night_slot(site), night_slot(site):
         pass  # by hand, beside each other
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", str(uuid4()))
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__NAME", "nightly")
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__NAME", "2026-11-24 02:15 balanced")
     with (
