@@ -16,6 +16,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.theme import Theme
 
 Advanced = Callable[[int, int], None]
 """Takes how much is done, and of how much."""
@@ -41,7 +42,10 @@ def _bar(what: str, unit: str) -> Iterator[Advanced]:
     console = _console()
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
     quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, refresh_per_second=2, disable=quiet) as shown:
+    with (
+        console.use_theme(Theme()),  # Prefect's console knows the styles of its log alone, and none of a bar
+        Progress(*columns, console=console, transient=True, refresh_per_second=2, disable=quiet) as shown,
+    ):
         line = shown.add_task(what, total=None)
         yield lambda done, of: shown.update(line, completed=done, total=of)
 

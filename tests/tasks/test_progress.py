@@ -11,19 +11,24 @@ import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
 
 import tasks.progress
 from tasks.progress import showing_progress
 
 _COUNTS = """
-from prefect.logging import get_logger
+from prefect import flow, get_run_logger
 from tasks.progress import showing_progress
-with showing_progress("ingest", "objects") as advanced:
-    advanced(3, 10)
-    get_logger("prefect").warning("as ever")
+@flow
+def counts():
+    with showing_progress("ingest", "objects") as advanced:
+        advanced(3, 10)
+        get_run_logger().warning("as ever")
+counts()
 """
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_bar_is_drawn_on_a_terminal_around_the_lines_of_the_log_and_nowhere_else() -> None:
     assert b"ingest" in (seen := _on_a_terminal()) and b"3/10" in seen and b"as ever" in seen
     piped = subprocess.run(
@@ -83,4 +88,5 @@ def _on_a_terminal() -> bytes:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(tasks.progress.__file__).parents[1]), "TERM": "xterm"}
+    project = str(Path(tasks.progress.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": project, "TERM": "xterm", "PREFECT_API_URL": PREFECT_API_URL.value()}
