@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -55,6 +56,7 @@ EXIT_STATUS = (
     "exit status: 0 done, 1 an error, 2 wrong usage, 3 rejected by the gate, 4 a device without the release"
 )
 _ADDRESS_CHARS = 10_000
+_LEAVES_S = 30
 _DEMO_MARKER = ".stress-vision-demo"
 _COLUMNS = ("device", "running", "outcome", "seen (UTC)", "p50 ms", "p95 ms", "p99 ms", "FPS")
 _EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
@@ -66,12 +68,21 @@ _PREFECT_SAYS = {  # how its message begins: what to do
     "is the machine busy? Try again, give it longer with PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="
     "600, or start one that stays with `stress-vision up`",
 }
+_SERVER_GONE = "the Prefect server stopped answering; what was finished is in the store"
 
 
 def script() -> int:
     """`main` as a program of its own: told to end, it takes along the server that was started for its run."""
     signal.signal(signal.SIGTERM, _leave)
-    return main()
+    status = 1
+    try:
+        status = main()
+    finally:
+        # Prefect tells its server of the end, and where that died at the same time, for minutes
+        deadline = Timer(_LEAVES_S, os._exit, (status,))
+        deadline.daemon = True
+        deadline.start()
+    return status
 
 
 def _leave(number: int, _frame: object) -> None:
@@ -91,12 +102,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except RuntimeError as error:
-        advice = next((told for start, told in _PREFECT_SAYS.items() if str(error).startswith(start)), None)
-        if advice is None:
+    except Exception as error:
+        if (advice := _advice(error)) is None:
             raise
         print_error(f"{error}: {advice}")
         return 1
+
+
+def _advice(error: Exception) -> str | None:
+    """What to do where the Prefect server is why a command ended."""
+    client = sys.modules.get("httpx")  # which `--help` doesn't wait for
+    if client and isinstance(error, client.TransportError):
+        return _SERVER_GONE
+    return next((told for start, told in _PREFECT_SAYS.items() if str(error).startswith(start)), None)
 
 
 def _quiet_environment() -> None:
@@ -232,7 +250,9 @@ def _demo(given: argparse.Namespace) -> int:
     os.environ.pop("PREFECT_API_URL", None)
     os.environ.update(PREFECT_HOME=str(home / "prefect"), PREFECT_PROFILE="ephemeral")
     from flows.demo import NEXT_STEPS, demo
+    from flows.server import start_server
 
+    start_server()
     status = _conclude(demo(home))
     print(NEXT_STEPS.format(home=home))
     return status
@@ -254,10 +274,12 @@ def _empty_home(home: Path) -> None:
 def _run(path: Path | None, options: dict[str, Any]) -> int:
     from flows.config import load_config
     from flows.retrain import retrain
+    from flows.server import start_server
     from flows.site import preflight
 
     config = load_config(path, options)
     preflight(config)  # complains before a server is started for the run
+    start_server()
     return _conclude(retrain(config, return_state=True))
 
 
@@ -271,6 +293,7 @@ def _config(given: argparse.Namespace) -> int:
 
 def _sweep(given: argparse.Namespace) -> int:
     from flows.logs import log_our_errors_in_one_line
+    from flows.server import start_server
     from flows.site import preflight
     from flows.sweep import run_sweep
     from flows.variants import load_sweep
@@ -279,6 +302,7 @@ def _sweep(given: argparse.Namespace) -> int:
     config = load_sweep(given.file, given.store)
     preflight(config.base)
     log_our_errors_in_one_line()
+    start_server()
     state = run_sweep(config)
     compared = state.result()
     rows = table(compared.outcomes)
@@ -319,6 +343,7 @@ def _completion(given: argparse.Namespace) -> int:
 
 def _rollout(given: argparse.Namespace) -> int:
     from flows.rollout import RolloutRequest, rollout
+    from flows.server import start_server
     from flows.site import open_site
     from tasks.rollout import RolloutConfig
 
@@ -326,6 +351,7 @@ def _rollout(given: argparse.Namespace) -> int:
         store=given.store, release=given.release, rollout=RolloutConfig(inventory=given.inventory)
     )
     open_site(request.store, request.work_dir, request.rollout)  # complains before a server is started
+    start_server()
     return _conclude(rollout(request, return_state=True))
 
 

@@ -192,8 +192,10 @@ def _asked(names: Sequence[str]) -> str:
 def _run(step: Callable[..., Any], config: Any) -> int:
     """Run a step's flow, and print how it ended."""
     from flows.logs import log_our_errors_in_one_line
+    from flows.server import start_server
 
     log_our_errors_in_one_line()
+    start_server()
     return _conclude(step(config, return_state=True))
 
 
