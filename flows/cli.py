@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StressVisionError as error:
         print_error(str(error))
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):  # Ctrl-D where a question is asked
         return 130
     except Exception as error:
         if (advice := _advice(error)) is None:

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
@@ -263,6 +264,15 @@ def test_without_a_name_a_person_chooses_from_a_list(
     listed = capsys.readouterr().out
     assert "mobilenet_v3_small" in listed and "ferplus_votes" in listed and "0.812" in listed
     assert listed.index("20260102_000000") < listed.index("20260101_000000")
+
+
+@pytest.mark.parametrize("pressed", [EOFError, KeyboardInterrupt])
+def test_whoever_chooses_none_is_let_go(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, pressed: type[BaseException]
+) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", Mock(side_effect=pressed))
+    assert main(["report"]) == 130
 
 
 def test_a_work_directory_that_prepare_and_train_were_given_is_given_to_the_other_steps(
