@@ -37,7 +37,7 @@ _SMALL: dict[str, Any] = {
     "optimizer": {**_OPTIMIZER, "learning_rate": 0.004, "weight_decay": 0.01},
     "augmentation": {**_RECIPE["augmentation"], "contrast_share": 0.2, "erasing_share": 0.0},
 }
-"""For networks of less than three hundred thousand weights: they don't learn all that they are shown as it is."""
+"""For networks of less than 300,000 weights: they don't learn all that they are shown as it is."""
 
 _BALANCED: dict[str, Any] = {
     "architecture": "resnet_native",
@@ -115,4 +115,5 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     },
 }
 """mobilenet_v3 and highest_speed are the phase document's networks with its epochs and batches, in the recipe
-that proved itself; highest_speed has more filters and learns at four times its rate. docs/figures.md has what each reached."""
+that proved itself; highest_speed has more filters and learns at four times its rate. docs/figures.md has what
+each reached."""
