@@ -44,7 +44,8 @@ def _running(home: Path) -> tuple[subprocess.Popen[bytes], Path]:
     environment |= {"PREFECT_CLIENT_MAX_RETRIES": "1"}
     environment.pop("PREFECT_API_URL", None)
     place = ("--store", str(drawn_store(home)), "--work_dir", str(home / "work"))
-    command = [sys.executable, "-m", "flows.cli", "prepare", *place]
+    # whoever runs the tests in the background has Ctrl-C ignored, which a process hands on
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "flows.cli", "prepare", *place]
     log = home / "log"
     with log.open("w") as heard:
         process = subprocess.Popen(command, env=environment, stdout=heard, stderr=heard, process_group=0)
