@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -56,7 +55,6 @@ EXIT_STATUS = (
     "exit status: 0 done, 1 an error, 2 wrong usage, 3 rejected by the gate, 4 a device without the release"
 )
 _ADDRESS_CHARS = 10_000
-_LEAVES_S = 30
 _DEMO_MARKER = ".stress-vision-demo"
 _COLUMNS = ("device", "running", "outcome", "seen (UTC)", "p50 ms", "p95 ms", "p99 ms", "FPS")
 _EXIT = {"Rejected": 3, "PartlyDeployed": 4, "NotDeployed": 4, "RolloutFailed": 4}
@@ -74,15 +72,7 @@ _SERVER_GONE = "the Prefect server stopped answering; what was finished is in th
 def script() -> int:
     """`main` as a program of its own: told to end, it takes along the server that was started for its run."""
     signal.signal(signal.SIGTERM, _leave)
-    status = 1
-    try:
-        status = main()
-    finally:
-        # Prefect tells its server of the end, and where that died at the same time, for minutes
-        deadline = Timer(_LEAVES_S, os._exit, (status,))
-        deadline.daemon = True
-        deadline.start()
-    return status
+    return main()
 
 
 def _leave(number: int, _frame: object) -> None:
@@ -100,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StressVisionError as error:
         print_error(str(error))
         return 1
-    except (KeyboardInterrupt, EOFError):  # Ctrl-D where a question is asked
+    except KeyboardInterrupt:
         return 130
     except Exception as error:
         if (advice := _advice(error)) is None:

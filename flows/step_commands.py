@@ -183,7 +183,10 @@ def _chosen(given: argparse.Namespace, *, finished: bool = True) -> str:
 
 def _asked(names: Sequence[str]) -> str:
     """A name, by its number or itself; Enter is the first."""
-    answer = input("Which experiment (number or name, Enter for the newest)? ").strip() or "1"
+    try:
+        answer = input("Which experiment (number or name, Enter for the newest)? ").strip() or "1"
+    except EOFError:  # Ctrl-D
+        raise KeyboardInterrupt from None
     if answer.isdigit() and 1 <= int(answer) <= len(names):
         return names[int(answer) - 1]
     return answer
