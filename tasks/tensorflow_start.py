@@ -5,6 +5,7 @@ follows a run takes that for trouble.
 """
 
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from pathlib import Path
 
 def start_tensorflow() -> None:
     """Import TensorFlow and look for GPUs; an exception passes, its chatter doesn't."""
+    if platform.machine() == "x86_64":
+        # TensorFlow itself has oneDNN on with AVX-512 alone; with AVX2, too, it saves up to half of the time
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "tensorflow" not in sys.modules:
         with _silent_stderr():
             import tensorflow as tf

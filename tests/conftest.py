@@ -18,6 +18,9 @@ pytest_plugins = [
 for name in ("STRESS_VISION_STORE", "STRESS_VISION_INVENTORY"):
     os.environ.pop(name, None)
 
+# as start_tensorflow sets it; a module of tests may have imported TensorFlow before that
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 settings.register_profile("thorough", max_examples=10_000)
 
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -29,6 +29,8 @@ def build_network(config: ModelConfig, image_px: int, channels: int, *, kept: bo
     """
     import keras
 
+    from tasks.train.fused import with_fused_batch_norm
+
     image = keras.Input((image_px, image_px, channels), dtype="uint8", name="image")
     build = {
         "mobilenet_v3_small": _mobilenet_v3_small,
@@ -42,7 +44,8 @@ def build_network(config: ModelConfig, image_px: int, channels: int, *, kept: bo
     answers = head(build(image, config))
     if config.mirrored:
         answers = keras.ops.mean(keras.ops.reshape(answers, (2, -1, units)), axis=0)
-    return keras.Model(image, answers, name=config.architecture)
+    network = keras.Model(image, answers, name=config.architecture)
+    return network if kept else with_fused_batch_norm(network)
 
 
 def load_network(path: Path):

@@ -6,7 +6,10 @@ Both train the same network on the same drawn faces with the same optimiser, met
 
 - straightforward: images as 160x160x3 float32 in memory, Keras' ImageDataGenerator (per image, numpy), fit;
   once with Keras' own choice of XLA and once without XLA, so that the ratio isn't XLA's alone;
-- ours: images as 48x48 uint8 in memory, augmented per batch in tf.data, enlarged by the network.
+- ours: images as 48x48 uint8 in memory, augmented per batch in tf.data, enlarged by the network, batch norm
+  in one kernel.
+
+TF_ENABLE_ONEDNN_OPTS=0 before the command takes oneDNN's kernels from both.
 
 Rounds take turns, and the fastest of each counts.
 """
@@ -22,6 +25,7 @@ import numpy as np
 
 from tasks.classes import CLASSES
 from tasks.synthetic import draw_faces
+from tasks.tensorflow_start import start_tensorflow
 from tasks.train import AugmentationConfig, ModelConfig, TrainConfig
 
 _WARM_UP_STEPS = 3
@@ -42,6 +46,7 @@ def main() -> None:
     parser.add_argument("--no-xla", action="store_true", help="leave out the version with XLA, which is slow")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", "__array__ implementation")
+    start_tensorflow()
     report(options, *measure(options))
 
 
@@ -111,7 +116,7 @@ def straightforward(config: TrainConfig, split, jit_compile: bool | str) -> tupl
         horizontal_flip=changes.horizontal_flip,
     )
     batches = generator.flow(np.repeat(large, 3, axis=3), split.votes, config.batch_size, seed=config.seed)
-    network = build_network(config.model, px, 3)
+    network = build_network(config.model, px, 3, kept=True)
     return _compiled(network, config, jit_compile), batches
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.classes import CLASS_OF_EMOTION, CLASSES
 from tasks.prepare.splits import Split, load_split
-from tasks.train import ModelConfig, TrainConfig, train
+from tasks.train import ModelConfig, OptimizerConfig, TrainConfig, train
 from tasks.train.networks import HEAD
 from tasks.train.operating_point import Point, best_shift
 from tests.tasks.small_model import prepared_data
@@ -60,8 +60,9 @@ def test_the_kept_model_is_no_worse_on_validation_and_says_what_was_shifted(tmp_
         model=ModelConfig(
             architecture="resnet_native", filters=(4, 4, 8, 8), blocks=(0, 1, 1, 1), emotions=emotions
         ),
-        epochs=2,
-        batch_size=20,
+        epochs=3,
+        batch_size=10,
+        optimizer=OptimizerConfig(learning_rate=0.01),
     )
     validation = load_split(data.directory, "val")
     assert train(data, config, tmp_path / "plain", report=lambda _: None).operating_point is None
