@@ -79,7 +79,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
             **_SMALL,
             "model": {
                 "architecture": "custom_light",
-                "filters": (32, 96, 256, 512),
+                "filters": (32, 128, 384, 768),
                 "input_px": 120,
                 "dropout": 0.2,
                 "emotions": True,
