@@ -10,6 +10,7 @@ from storage.errors import ModelError, StoreError
 from tasks.config.train import TrainConfig
 from tasks.prepare.splits import Split
 from tasks.train.batch_norm import new_statistics
+from tasks.train.networks import build_network
 from tasks.train.progress import WRITING_BEST, WRITING_EPOCH, Progress, commit_epoch, describe
 
 _COUNTERS = ("wait", "best", "best_epoch", "cooldown_counter")
@@ -31,12 +32,17 @@ def epoch_callbacks(
     # a killed run may have left half of one
     (directory / WRITING_BEST).unlink(missing_ok=True)
     every = callbacks.ModelCheckpoint(directory / WRITING_EPOCH, save_weights_only=True)
-    best = callbacks.ModelCheckpoint(directory / WRITING_BEST, monitor=config.monitor, save_best_only=True)
+    best = callbacks.ModelCheckpoint(
+        directory / WRITING_BEST,
+        monitor=config.monitor,
+        mode="min" if config.monitor == "val_loss" else "max",
+        save_best_only=True,
+    )
     patient = _patient_callbacks(config)
     log = callbacks.TensorBoard(directory / "tensorboard", write_graph=False)
     told = (report, advanced)
     finish = _finish_epochs(network, config, directory, progress, [*patient, best], len(split.images), *told)
-    validated = _validating_as_used(network, config, split, best)
+    validated = _validating_as_used(network, config, split, _keeping(network, config, split, best))
     room = _room(network, directory)
     return [_seed_dropout(network, config), *patient, log, room, every, *validated, finish]
 
@@ -81,8 +87,20 @@ def _patient_callbacks(config: TrainConfig):
     return patient
 
 
-def _validating_as_used(network, config: TrainConfig, split: Split, best):
-    """`best`; with the weights that would be kept put in around it and around validation.
+def _keeping(network, config: TrainConfig, split: Split, best) -> list:
+    """`best`; what it saves is the network as it is handed on, of Keras' own layers alone."""
+    from keras import callbacks
+
+    kept = build_network(config.model, split.images.shape[1], split.images.shape[3], kept=True)
+    given = callbacks.LambdaCallback(
+        on_train_begin=lambda _logs: best.set_model(kept),
+        on_epoch_end=lambda _epoch, _logs: kept.set_weights(network.get_weights()),
+    )
+    return [given, best]
+
+
+def _validating_as_used(network, config: TrainConfig, split: Split, keeping: list) -> list:
+    """`keeping`; with the weights that would be kept put in around it and around validation.
 
     These are the averaged ones where configured, with batch-norm statistics of their own. Keras'
     SwapEMAWeights swaps by addition, which rounds: a resumed run would end otherwise.
@@ -90,7 +108,7 @@ def _validating_as_used(network, config: TrainConfig, split: Split, best):
     from keras import callbacks
 
     if not (config.optimizer.ema_momentum or config.batch_norm_images):
-        return [best]
+        return keeping
     refresh = new_statistics(config, split) if config.batch_norm_images else list
     trained: list = []
     used: list = []
@@ -105,7 +123,7 @@ def _validating_as_used(network, config: TrainConfig, split: Split, best):
         on_test_end=lambda _logs: network.set_weights(trained),
         on_epoch_end=lambda _epoch, _logs: network.set_weights(used),
     )
-    return [swap, best, callbacks.LambdaCallback(on_epoch_end=lambda *_: network.set_weights(trained))]
+    return [swap, *keeping, callbacks.LambdaCallback(on_epoch_end=lambda *_: network.set_weights(trained))]
 
 
 def _averaged_weights(network, config: TrainConfig) -> list:

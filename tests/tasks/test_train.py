@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,6 +122,14 @@ def test_the_final_model_is_the_best_epochs_and_takes_raw_bytes(trained, data):
     best = result.directory / "checkpoints/best_model.keras"
     for ours, theirs in zip(model.get_weights()[:-1], _weights(best), strict=True):
         assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["final_model.keras", "checkpoints/best_model.keras"])
+def test_models_are_of_keras_own_layers_and_open_where_this_package_is_not(trained, name):
+    result, _ = trained
+    with zipfile.ZipFile(result.directory / name) as model:
+        modules = re.findall(r'"module": "([^"]+)"', model.read("config.json").decode())
+    assert "keras.layers" in modules and {module.split(".")[0] for module in modules} == {"keras"}
 
 
 def test_only_the_newest_checkpoints_stay(trained):
