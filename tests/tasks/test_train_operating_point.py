@@ -21,7 +21,7 @@ def _hesitant(rare: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_rare_class_that_is_told_apart_is_found_after_the_shift():
-    probabilities, labels = _hesitant(rare=0.3)
+    probabilities, labels = _hesitant(rare=0.4)
     assert (probabilities.argmax(1) == 0).all()
     shift = best_shift(probabilities, labels, 0.01)
     assert ((np.log(probabilities) + shift).argmax(1) == labels).all()
@@ -46,8 +46,12 @@ def test_no_more_accuracy_is_given_up_than_may_be():
 
 
 def test_no_shift_exceeds_its_bound_and_none_is_made_without_gain():
+    labels = np.array([0] * 800 + [4] * 200)
+    rare = np.where(labels == 4, np.linspace(0.001, 0.5, 1000), 1e-4)
+    probabilities = np.stack([1 - rare, *[np.full(1000, 1e-6)] * 3, rare], axis=1)
+    assert np.abs(best_shift(probabilities, labels, 0.2)).max() == pytest.approx(0.6)
     probabilities, labels = _hesitant(rare=1e-7)
-    assert np.abs(best_shift(probabilities, labels, 0.01)).max() <= 3.0001
+    assert not best_shift(probabilities, labels, 0.2).any()
     sure = np.eye(5)[[0, 1, 2, 3, 4]]
     assert not best_shift(sure, np.arange(5), 0.01).any()
 
