@@ -345,7 +345,7 @@ def test_the_same_weights_give_the_same_bytes_however_many_networks_the_process_
     import keras
 
     first = keras.models.load_model(saved, compile=False)
-    again = build_network(SMALL, 48, 1)
+    again = build_network(SMALL, 48, 1, kept=True)
     again.set_weights(first.get_weights())
     again.save(tmp_path / "again.keras")
     images = draw_faces(2, seed=1)[0]
