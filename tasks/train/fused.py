@@ -1,7 +1,7 @@
 """Batch norm in one kernel while a network learns.
 
 Keras 3 spells it out, a dozen operations forwards and back that each read and write all of a tensor: on a CPU
-a fifth to four tenths of a step (docs/figures.md). TensorFlow has it in one each way.
+a fifth to four tenths of a step (docs/experiments.md). TensorFlow has it in one each way.
 """
 
 import keras
