@@ -14,14 +14,22 @@ from pathlib import Path
 
 def start_tensorflow() -> None:
     """Import TensorFlow and look for GPUs; an exception passes, its chatter doesn't."""
-    if platform.machine() == "x86_64":
-        # TensorFlow itself has oneDNN on with AVX-512 alone; with AVX2, too, it saves up to half of the time
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    prefer_onednn()
     if "tensorflow" not in sys.modules:
         with _silent_stderr():
             import tensorflow as tf
 
             tf.config.list_physical_devices("GPU")
+
+
+def prefer_onednn() -> None:
+    """Have oneDNN's kernels with AVX2, too, unless someone said no; of no effect once TensorFlow is imported.
+
+    TensorFlow itself has them on with AVX-512 alone. They save a fifth to four tenths of training's CPU
+    time (docs/experiments.md); on Arm they were not tried.
+    """
+    if platform.machine() == "x86_64":
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @contextmanager

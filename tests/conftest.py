@@ -5,6 +5,8 @@ import os
 import pytest
 from hypothesis import settings
 
+from tasks.tensorflow_start import prefer_onednn
+
 pytest_plugins = [
     "tests.s3_server",
     "tests.ssh_devices",
@@ -18,8 +20,8 @@ pytest_plugins = [
 for name in ("STRESS_VISION_STORE", "STRESS_VISION_INVENTORY"):
     os.environ.pop(name, None)
 
-# as start_tensorflow sets it; a module of tests may have imported TensorFlow before that
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# a module of tests may import TensorFlow before start_tensorflow does
+prefer_onednn()
 
 settings.register_profile("thorough", max_examples=10_000)
 

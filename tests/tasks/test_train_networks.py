@@ -206,7 +206,7 @@ def test_where_imagenet_cannot_be_downloaded_the_error_says_how_to_give_a_file(m
 
 
 def test_a_model_of_another_architecture_cannot_be_a_warm_start(tmp_path):
-    light = build_network(ModelConfig(architecture="custom_light", input_px=32), 48, 1)
+    light = build_network(ModelConfig(architecture="custom_light", input_px=32), 48, 1, kept=True)
     light.save(tmp_path / "light.keras")
     config = TrainConfig(
         model=ModelConfig(architecture="resnet_native"), init_from=str(tmp_path / "light.keras")
