@@ -7,7 +7,7 @@ from tests.tasks.small_run import small_night
 
 
 def test_a_figure_is_told_as_mean_and_range_and_not_where_one_lacks() -> None:
-    assert spread([84.0, 86.0, 88.0], "{:.1f} %") == "86.0 % (84.0 % to 88.0 %)"
+    assert spread([84.0, 86.0, 88.0], "{:.1f} %") == "86.0 % (84.0 to 88.0)"
     assert spread([3.0], "{:.0f}") == "3"
     assert spread([3.0, None], "{:.0f}") == "-" == spread([], "{:.0f}")
 

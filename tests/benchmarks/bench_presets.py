@@ -68,7 +68,7 @@ def chosen(nights: Iterable[Night], preset: str, seeds: Iterable[int]) -> list[C
 
 def table(presets: dict[str, list[Candidate]]) -> Iterable[str]:
     """Lines of Markdown: a figure a line, a preset a column, mean and range over its candidates."""
-    yield "| | " + " | ".join(f"`{name}`, {len(made)} seeds" for name, made in presets.items()) + " |"
+    yield "| | " + " | ".join(f"`{name}`, seeds: {len(made)}" for name, made in presets.items()) + " |"
     yield "|---" * (1 + len(presets)) + "|"
     some = next((made[0] for made in presets.values() if made), None)
     for name, (unit, figure) in (figures(some) if some else {}).items():
@@ -82,7 +82,7 @@ def spread(values: Sequence[float | None], unit: str) -> str:
     if len(known) < len(values) or not known:
         return "-"
     mean, low, high = (unit.format(value) for value in (sum(known) / len(known), min(known), max(known)))
-    return mean if low == high else f"{mean} ({low} to {high})"
+    return mean if low == high else f"{mean} ({low.removesuffix(' %')} to {high.removesuffix(' %')})"
 
 
 def figures(some: Candidate) -> Figures:
