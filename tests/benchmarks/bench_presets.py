@@ -81,8 +81,9 @@ def spread(values: Sequence[float | None], unit: str) -> str:
     known = [value for value in values if value is not None]
     if len(known) < len(values) or not known:
         return "-"
-    mean, low, high = (unit.format(value) for value in (sum(known) / len(known), min(known), max(known)))
-    return mean if low == high else f"{mean} ({low.removesuffix(' %')} to {high.removesuffix(' %')})"
+    bare = unit.removesuffix(" %")
+    mean, low, high = unit.format(sum(known) / len(known)), bare.format(min(known)), bare.format(max(known))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def figures(some: Candidate) -> Figures:
