@@ -8,6 +8,8 @@ _RECIPE: dict[str, Any] = {
     "class_weights": 0.4,
     "accuracy_for_recall": 0.01,
     "early_stopping_patience": 30,
+    # the best of accuracies that have come to a halt is luck: docs/experiments.md, "Which epoch is kept"
+    "monitor": "val_loss",
     "augmentation": {
         "shift_share": 0.08,
         "zoom_share": 0.12,

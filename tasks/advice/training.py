@@ -11,6 +11,9 @@ OVERFITTING_RATIO = 1.5
 """Validation loss over training loss that counts as "far over"."""
 STALLED_GAIN = 0.02
 """Share by which the training loss must fall over the whole run to count as learning at all."""
+STILL_GAINING = 0.02
+"""Share by which the validation loss falls in the last tenth of a run that was cut short; at the end of a
+cosine rate it is a tenth of that (docs/experiments.md)."""
 
 
 def stalled(run: Night) -> Advice | None:
@@ -101,16 +104,20 @@ def overfitting(run: Night) -> Advice | None:
 
 
 def stopped_early(run: Night) -> Advice | None:
-    """The best validation figure came in the last tenth of the epochs that the config allows."""
-    monitor, epochs = run.config.train.monitor, run.config.train.epochs
-    values = run.made.trained.history.get(monitor, [])
-    if len(values) < epochs or not values:
+    """In the last tenth of the epochs that the config allows, the validation loss fell by STILL_GAINING.
+
+    That the last epoch is the best one says nothing: at the end of a cosine rate it mostly is.
+    """
+    epochs, losses = run.config.train.epochs, run.made.trained.history.get("val_loss", [])
+    last = max(1, epochs // 10)
+    if not last < epochs <= len(losses):
         return None
-    best = values.index(max(values) if monitor == "val_accuracy" else min(values))
-    if best + 1 <= 0.9 * epochs:
+    gain = 1 - min(losses[-last:]) / min(losses[:-last])
+    if gain < STILL_GAINING:
         return None
     return Advice(
-        finding=f"Epoch {best + 1} of {epochs} was the best: the network was still getting better.",
+        finding=f"In the last {last} of {epochs} epochs the validation loss fell by {gain:.1%}: the network "
+        "was still getting better.",
         likely_cause="Too few epochs.",
         changes=new_values(run, {"train.epochs": min(1000, 2 * epochs)}),
     )

@@ -33,7 +33,7 @@ from tasks.classes import CLASSES, FER2013_EMOTIONS, TO_CLASS
 from tasks.convert import count_instructions
 from tasks.evaluate.figures import measure
 from tasks.litert import dequantize, quantize
-from tasks.prepare.splits import Split, load_split
+from tasks.prepare.splits import Split, load_elsewhere, load_split
 
 _DOWNLOAD_TIMEOUT_S = 300
 Prepare = Callable[[np.ndarray, dict], np.ndarray]
@@ -77,16 +77,29 @@ PEERS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `instructions_m` is None where no counter was given."""
+    """One line of the table; None: no counter was given, or the images have no stress."""
 
     name: str
     accuracy: float
     accuracy_ci: tuple[float, float]
     macro_recall: float
     macro_recall_ci: tuple[float, float]
+    stress_found: float | None
+    stress_auc: float | None
     bytes: int
     instructions_m: float | None
     cpu_ms: float
+
+
+COLUMNS = {
+    "accuracy (95 %)": ("accuracy", ".1%", +1),
+    "macro recall (95 %)": ("macro_recall", ".1%", +1),
+    "stress: found": ("stress_found", ".1%", +1),
+    "stress: area under the curve": ("stress_auc", ".3f", +1),
+    "bytes": ("bytes", ",", -1),
+    "M instructions": ("instructions_m", ".2f", -1),
+}
+"""A column's field of `Row`, how it is written, and whether more (+1) or less (-1) is better."""
 
 
 def main() -> None:
@@ -95,7 +108,11 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="a prepared data set: the folder of test_data.npz")
     parser.add_argument("models", type=Path, nargs="+", help="our .tflite files")
-    parser.add_argument("--source", default="fer2013", help="compare on this source's test images")
+    parser.add_argument(
+        "--source",
+        default="fer2013",
+        help='compare on this source\'s test images, or on one with use = "evaluate", all of its',
+    )
     parser.add_argument("--original-labels", type=Path, help="fer2013.csv: judge by its own labels instead")
     parser.add_argument("--images", type=int, default=0, help="this many of them, evenly spread; 0 = all")
     parser.add_argument(
@@ -111,21 +128,28 @@ def main() -> None:
 
 
 def test_images(directory: Path, source: str, count: int, original: Path | None) -> tuple[Split, str]:
-    """The source's images of the test split, `count` evenly spread ones or all (0), and what they are."""
+    """A source's images that ours didn't learn from, `count` evenly spread ones or all (0); what they are."""
     metadata = json.loads((directory / "metadata.json").read_text())
-    label_set = "fer2013" if original else metadata["label_set"]
-    if source not in metadata["sources"]:
-        raise InputError(f"{directory}: no source {source!r}; it has {', '.join(metadata['sources'])}")
-    split = load_split(directory, "test")
-    chosen = np.flatnonzero(split.sources == metadata["sources"].index(source))
+    learnt, elsewhere = metadata["sources"], tuple(metadata["elsewhere"])
+    if source not in (*learnt, *elsewhere):
+        raise InputError(f"{directory}: no source {source!r}; it has {', '.join((*learnt, *elsewhere))}")
+    if original and source in elsewhere:
+        raise InputError(
+            f"--original-labels are FER-2013's; {source} has its own alone: leave the option out"
+        )
+    label_set = "fer2013" if original else metadata["label_set"] if source in learnt else "its own"
+    split = load_split(directory, "test") if source in learnt else load_elsewhere(directory, source)
+    chosen = np.arange(len(split.labels))
+    if source in learnt:
+        chosen = np.flatnonzero(split.sources == learnt.index(source))
     if count:
         chosen = chosen[np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int)]
     split = split.where(chosen)
     if original:
         split = replace(split, labels=original_labels(original, split.ids))
     classes = [f"{(split.labels == place).sum():,} {name}" for place, name in enumerate(CLASSES)]
-    told = f"{len(chosen):,} test images of {source}, labels {label_set}: {', '.join(classes)}"
-    return split, told
+    told = f"{len(chosen):,} images of {source} that ours didn't learn from, labels {label_set}: "
+    return split, told + ", ".join(classes)
 
 
 def original_labels(path: Path, ids: np.ndarray) -> np.ndarray:
@@ -155,7 +179,9 @@ def peer_row(peer: Peer, split: Split, scratch: Path, counter: str) -> Row:
 def row(name: str, probabilities: np.ndarray, split: Split, size: int, cost: float | None, ms: float) -> Row:
     figures = measure(probabilities, split.labels, np.zeros_like(split.sources), ("all",), split.groups)
     kept = {key: figures[key] for key in ("accuracy", "accuracy_ci", "macro_recall", "macro_recall_ci")}
-    return Row(name=name, bytes=size, instructions_m=cost, cpu_ms=ms, **kept)
+    stress = figures["per_class"]["stress"]
+    found = {"stress_found": stress.recall, "stress_auc": stress.auc}
+    return Row(name=name, bytes=size, instructions_m=cost, cpu_ms=ms, **found, **kept)
 
 
 def instructions(model: Path, counter: str) -> float | None:
@@ -226,15 +252,11 @@ def as_tflite(path: Path) -> Path:
 
 def report(told: str, ours: list[Row], theirs: list[Row]) -> None:
     print(f"\n{told}\n")
-    print("| model | accuracy (95 %) | macro recall (95 %) | bytes | M instructions | CPU time here / ours |")
-    print("|---|---|---|---|---|---|")
+    print("| model | " + " | ".join((*COLUMNS, "CPU time here / ours")) + " |")
+    print("|---" * (len(COLUMNS) + 2) + "|")
     for one in (*ours, *theirs):
-        cost = "not measured" if one.instructions_m is None else f"{one.instructions_m:.2f}"
-        print(
-            f"| {one.name} | {_share(one.accuracy, one.accuracy_ci)} "
-            f"| {_share(one.macro_recall, one.macro_recall_ci)} | {one.bytes:,} | {cost} "
-            f"| {one.cpu_ms / ours[0].cpu_ms:.2f} |"
-        )
+        cells = [cell(one, field, form) for field, form, _ in COLUMNS.values()]
+        print("| " + " | ".join((one.name, *cells, f"{one.cpu_ms / ours[0].cpu_ms:.2f}")) + " |")
     for one in ours:
         behind = [
             f"{other.name} in {', '.join(columns)}" for other in theirs if (columns := behind_in(one, other))
@@ -242,20 +264,23 @@ def report(told: str, ours: list[Row], theirs: list[Row]) -> None:
         print(f"\n{one.name} is {'not ahead of ' + '; '.join(behind) if behind else 'ahead in every column'}")
 
 
+def cell(one: Row, field: str, form: str) -> str:
+    """A figure as text, with its interval where it has one."""
+    value, interval = getattr(one, field), getattr(one, f"{field}_ci", None)
+    if value is None:
+        return "not measured"
+    text = format(value, form)
+    return f"{text} ({interval[0]:{form}} to {interval[1]:{form}})" if interval else text
+
+
 def behind_in(one: Row, other: Row) -> list[str]:
     """The columns in which the first is no better than the other; CPU time here is none of them."""
-    columns = {
-        "accuracy": one.accuracy <= other.accuracy,
-        "macro recall": one.macro_recall <= other.macro_recall,
-        "bytes": one.bytes >= other.bytes,
-    }
-    if one.instructions_m is not None and other.instructions_m is not None:
-        columns["instructions"] = one.instructions_m >= other.instructions_m
-    return [column for column, behind in columns.items() if behind]
-
-
-def _share(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
+    pairs = {name: (getattr(one, field), getattr(other, field)) for name, (field, _, _) in COLUMNS.items()}
+    return [
+        name
+        for name, (our, their) in pairs.items()
+        if our is not None and their is not None and COLUMNS[name][2] * (our - their) <= 0
+    ]
 
 
 if __name__ == "__main__":

@@ -175,10 +175,14 @@ def test_a_loss_that_does_not_fall_advises_a_tenth_of_the_learning_rate(measured
 
 
 def test_a_network_that_was_still_getting_better_gets_more_epochs(measured):
-    history = GOOD_HISTORY | {"val_accuracy": [0.3, 0.6, 0.8, 0.86]}
-    run = measured(history=history, train=TrainConfig(epochs=4))
-    assert only(run).changes == {"train.epochs": 8}
-    assert advise(measured(history=history)) == ()
+    falling = GOOD_HISTORY | {"val_loss": [1.4, 0.9, 0.7, 0.6]}
+    assert only(measured(history=falling, train=TrainConfig(epochs=4))).changes == {"train.epochs": 8}
+    assert advise(measured(history=falling)) == ()  # of 50 epochs: training has ended itself
+
+
+def test_that_the_last_epoch_is_the_best_by_a_hair_is_no_reason_for_more(measured):
+    history = GOOD_HISTORY | {"val_loss": [1.4, 0.9, 0.61, 0.605], "val_accuracy": [0.3, 0.6, 0.8, 0.86]}
+    assert advise(measured(history=history, train=TrainConfig(epochs=4))) == ()
 
 
 def test_too_slow_a_frame_advises_the_small_network_a_smaller_input_and_the_accelerator(measured):
