@@ -14,7 +14,7 @@ from tasks.train.networks import HEAD
 
 _STEPS = (0.1, 0.3, 0.6, -0.1, -0.3, -0.6)
 _LARGEST = 0.6
-"""Natural logarithms: a class's odds change by a factor of 1.8 at the most.
+"""Natural logarithms: a class weighs 1.8 times as much at the most, against one that goes down 3.3 times.
 
 A larger shift is made for the few validation images of a rare class. On other persons it is worth nothing and
 costs accuracy and that class's precision (docs/experiments.md).
