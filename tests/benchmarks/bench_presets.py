@@ -93,6 +93,10 @@ def figures(some: Candidate) -> Figures:
         "macro recall": (_PERCENT, lambda one: 100 * one.int8.macro_recall),
         **{f"accuracy, {name} alone": (_PERCENT, of_source(name)) for name in some.int8.per_source},
         **{f"{name} found": (_PERCENT, of_class(name)) for name in some.int8.per_class},
+        "stress: alarms that are right": (
+            _PERCENT,
+            lambda one: percent(one.int8.per_class["stress"].precision),
+        ),
         "lost by quantization, points": ("{:.1f}", lambda one: one.points_lost),
         **{f"accuracy, {name}": (_PERCENT, through(name)) for name in _CAMERAS},
     }
