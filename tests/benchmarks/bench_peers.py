@@ -277,7 +277,7 @@ def behind_in(one: Row, other: Row) -> list[str]:
     """The columns in which the first is no better than the other; CPU time here is none of them."""
     pairs = {name: (getattr(one, field), getattr(other, field)) for name, (field, _, _) in COLUMNS.items()}
     return [
-        name
+        name.removesuffix(" (95 %)")
         for name, (our, their) in pairs.items()
         if our is not None and their is not None and COLUMNS[name][2] * (our - their) <= 0
     ]
