@@ -13,7 +13,7 @@ STALLED_GAIN = 0.02
 """Share by which the training loss must fall over the whole run to count as learning at all."""
 STILL_GAINING = 0.02
 """Share by which the validation loss falls in the last tenth of a run that was cut short; at the end of a
-cosine rate it is a tenth of that (docs/experiments.md)."""
+cosine rate it was at most a quarter of that (docs/experiments.md)."""
 
 
 def stalled(run: Night) -> Advice | None:
@@ -112,12 +112,12 @@ def stopped_early(run: Night) -> Advice | None:
     last = max(1, epochs // 10)
     if not last < epochs <= len(losses):
         return None
-    gain = 1 - min(losses[-last:]) / min(losses[:-last])
-    if gain < STILL_GAINING:
+    before, after = min(losses[:-last]), min(losses[-last:])
+    if after >= before * (1 - STILL_GAINING):
         return None
     return Advice(
-        finding=f"In the last {last} of {epochs} epochs the validation loss fell by {gain:.1%}: the network "
-        "was still getting better.",
+        finding=f"In the last {last} of {epochs} epochs the validation loss fell by {1 - after / before:.1%}"
+        ": the network was still getting better.",
         likely_cause="Too few epochs.",
         changes=new_values(run, {"train.epochs": min(1000, 2 * epochs)}),
     )

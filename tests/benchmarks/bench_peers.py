@@ -120,35 +120,32 @@ def main() -> None:
         ".tflite's path as its last argument",
     )  # fmt: skip
     options = parser.parse_args()
-    split, told = test_images(options.data, options.source, options.images, options.original_labels)
+    split, told = images_of(options.data, options.source, options.images, options.original_labels)
     with tempfile.TemporaryDirectory() as scratch:
         ours = [our_row(path, split, options.instructions) for path in options.models]
         theirs = [peer_row(peer, split, Path(scratch), options.instructions) for peer in PEERS]
     report(told, ours, theirs)
 
 
-def test_images(directory: Path, source: str, count: int, original: Path | None) -> tuple[Split, str]:
+def images_of(directory: Path, source: str, count: int, original: Path | None) -> tuple[Split, str]:
     """A source's images that ours didn't learn from, `count` evenly spread ones or all (0); what they are."""
     metadata = json.loads((directory / "metadata.json").read_text())
     learnt, elsewhere = metadata["sources"], tuple(metadata["elsewhere"])
-    if source not in (*learnt, *elsewhere):
-        raise InputError(f"{directory}: no source {source!r}; it has {', '.join((*learnt, *elsewhere))}")
-    if original and source in elsewhere:
-        raise InputError(
-            f"--original-labels are FER-2013's; {source} has its own alone: leave the option out"
-        )
-    label_set = "fer2013" if original else metadata["label_set"] if source in learnt else "its own"
-    split = load_split(directory, "test") if source in learnt else load_elsewhere(directory, source)
-    chosen = np.arange(len(split.labels))
     if source in learnt:
-        chosen = np.flatnonzero(split.sources == learnt.index(source))
+        split, label_set = load_split(directory, "test"), metadata["label_set"]
+        split = split.where(split.sources == learnt.index(source))
+    elif source in elsewhere:
+        split, label_set = load_elsewhere(directory, source), "its own"
+    else:
+        raise InputError(f"{directory}: no source {source!r}; it has {', '.join((*learnt, *elsewhere))}")
     if count:
-        chosen = chosen[np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int)]
-    split = split.where(chosen)
+        split = split.where(np.linspace(0, len(split.labels) - 1, min(count, len(split.labels))).astype(int))
+    if original and source in elsewhere:
+        raise InputError(f"--original-labels are FER-2013's, {source} has its own alone: leave it out")
     if original:
-        split = replace(split, labels=original_labels(original, split.ids))
+        split, label_set = replace(split, labels=original_labels(original, split.ids)), "fer2013"
     classes = [f"{(split.labels == place).sum():,} {name}" for place, name in enumerate(CLASSES)]
-    told = f"{len(chosen):,} images of {source} that ours didn't learn from, labels {label_set}: "
+    told = f"{len(split.labels):,} images of {source} that ours didn't learn from, labels {label_set}: "
     return split, told + ", ".join(classes)
 
 
