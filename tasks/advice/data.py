@@ -3,6 +3,7 @@
 from tasks.advice.advice import Advice, Value, new_values, real_images, training_figures
 from tasks.config.prepare import SPLITS
 from tasks.night import Night
+from tasks.train.operating_point import FEWEST_IMAGES
 
 LOW_RECALL_GAP = 0.15
 """Recall this far under the macro recall marks a weak class."""
@@ -27,6 +28,7 @@ def weak_class(run: Night) -> Advice | None:
     errors = [error for error in trained.common_errors if error.truth == name]
     taken_for = f"; {errors[0].share:.0%} of it is taken for {errors[0].predicted}" if errors else ""
     real = real_images(run).get(name, 0)
+    can_shift = run.made.data.counts.get("val", {}).get(name, 0) >= FEWEST_IMAGES
     return Advice(
         finding=f"Only {recalls[name]:.0%} of {name} is found, of all classes {trained.macro_recall:.0%}"
         f"{taken_for}.",
@@ -34,9 +36,9 @@ def weak_class(run: Night) -> Advice | None:
         "taken for: look at the most confident errors.",
         changes=new_values(
             run,
-            {"train.class_weights": 1.0}
-            if run.config.train.accuracy_for_recall
-            else {"train.accuracy_for_recall": 0.01},
+            {"train.accuracy_for_recall": 0.01}
+            if can_shift and not run.config.train.accuracy_for_recall
+            else {"train.class_weights": 1.0},
         ),
         beyond_config=f"Collect more images of {name}, of people and light like those of the other classes.",
     )

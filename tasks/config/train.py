@@ -288,7 +288,8 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", title="Training"):
         le=0.2,
         description="Accuracy on the validation images that may be given up to find rare classes more "
         "often, 0 (off) to 0.2: after training the last layer's biases are shifted to the largest macro "
-        "recall that this buys, at no cost on the device.",
+        "recall that this buys, at no cost on the device. A class of fewer than 200 validation images stays "
+        "as it is.",
     )
     label_smoothing: float = Field(
         default=0.0, ge=0, le=0.5, description="Share of every label spread over all classes, 0 (off) to 0.5."

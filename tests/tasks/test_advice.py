@@ -234,13 +234,18 @@ def test_a_class_that_is_rarely_found_is_named_with_what_it_is_taken_for(measure
         "sad": good_night.made.int8.per_class["sad"].model_copy(update={"recall": 0.55})
     }
     errors = [CommonError(truth="sad", predicted="neutral", count=9, share=0.3)]
-    advice = only(measured(int8={"per_class": weak, "common_errors": errors}))
+    counts = GOOD_COUNTS | {"val": {"sad": 200}}
+    advice = only(measured(counts=counts, int8={"per_class": weak, "common_errors": errors}))
     assert "55% of sad" in advice.finding
     assert "30% of it is taken for neutral" in advice.finding
     assert "4,000 real training images" in advice.likely_cause
     assert advice.changes == {"train.accuracy_for_recall": 0.01}
     balanced = TrainConfig(accuracy_for_recall=0.02)
-    assert only(measured(train=balanced, int8={"per_class": weak})).changes == {"train.class_weights": 1.0}
+    for weighted in (
+        measured(counts=counts, train=balanced, int8={"per_class": weak}),
+        measured(counts=GOOD_COUNTS | {"val": {"sad": 199}}, int8={"per_class": weak}),
+    ):
+        assert only(weighted).changes == {"train.class_weights": 1.0}
 
 
 def test_what_quantization_loses_is_not_put_down_to_training(measured, good_night):

@@ -7,17 +7,17 @@ import pytest
 
 from tasks.classes import CLASS_OF_EMOTION, CLASSES
 from tasks.prepare.splits import Split, load_split
-from tasks.train import ModelConfig, OptimizerConfig, TrainConfig, train
+from tasks.train import ModelConfig, OptimizerConfig, TrainConfig, operating_point, train
 from tasks.train.networks import HEAD
-from tasks.train.operating_point import Point, best_shift
+from tasks.train.operating_point import Point, best_shift, choose_point
 from tests.tasks.small_model import prepared_data
 
 
-def _hesitant(rare: float) -> tuple[np.ndarray, np.ndarray]:
+def _hesitant(rare: float, images: int = 200) -> tuple[np.ndarray, np.ndarray]:
     """Images of two classes that are told apart well, though the second is never the likeliest."""
-    labels = np.array([0] * 90 + [4] * 10)
+    labels = np.array([0] * 9 * images + [4] * images)
     second = np.where(labels == 4, rare, rare / 4)
-    return np.stack([1 - second, *[np.full(100, 1e-6)] * 3, second], axis=1), labels
+    return np.stack([1 - second, *[np.full(10 * images, 1e-6)] * 3, second], axis=1), labels
 
 
 def test_a_rare_class_that_is_told_apart_is_found_after_the_shift():
@@ -26,6 +26,33 @@ def test_a_rare_class_that_is_told_apart_is_found_after_the_shift():
     shift = best_shift(probabilities, labels, 0.01)
     assert ((np.log(probabilities) + shift).argmax(1) == labels).all()
     assert not shift[1:4].any()
+
+
+def test_a_class_of_too_few_images_to_choose_by_stays_as_it_is():
+    probabilities, labels = _hesitant(rare=0.4, images=199)
+    shift = best_shift(probabilities, labels, 0.01)
+    assert shift[4] == 0
+    assert ((np.log(probabilities) + shift).argmax(1) == labels).all(), "the other class has enough and moves"
+    few, few_labels = _hesitant(rare=0.4, images=20)
+    assert not best_shift(few, few_labels, 0.01).any(), "no class has enough"
+
+
+def test_which_classes_were_too_few_is_said():
+    import keras
+
+    probabilities, labels = _hesitant(rare=0.4, images=199)
+    network = keras.Sequential([keras.Input((5,)), keras.layers.Dense(5, "softmax", name=HEAD)])
+    network.set_weights([np.eye(5), np.zeros(5)])
+    logits = np.log(probabilities).astype(np.float32)
+    rows = np.arange(len(labels))
+    validation = Split(
+        images=logits,
+        labels=labels,
+        **dict.fromkeys(("emotions", "sources", "ids", "augmented", "digests", "groups"), rows),
+    )
+    point = choose_point(network, validation, 0.01)
+    assert point.held == ("stress", "sad", "happy", "fatigue")
+    assert point.shift["neutral"] < 0 and point.after.recall["fatigue"] == 1
 
 
 def test_no_more_accuracy_is_given_up_than_may_be():
@@ -52,13 +79,14 @@ def test_no_shift_exceeds_its_bound_and_none_is_made_without_gain():
     assert np.abs(best_shift(probabilities, labels, 0.2)).max() == pytest.approx(0.6)
     probabilities, labels = _hesitant(rare=1e-7)
     assert not best_shift(probabilities, labels, 0.2).any()
-    sure = np.eye(5)[[0, 1, 2, 3, 4]]
-    assert not best_shift(sure, np.arange(5), 0.01).any()
+    sure = np.repeat(np.arange(5), 200)
+    assert not best_shift(np.eye(5)[sure], sure, 0.01).any()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("emotions", [False, True])
-def test_the_kept_model_is_no_worse_on_validation_and_says_what_was_shifted(tmp_path, emotions):
+def test_the_kept_model_is_no_worse_on_validation_and_says_what_was_shifted(tmp_path, emotions, monkeypatch):
+    monkeypatch.setattr(operating_point, "FEWEST_IMAGES", 20)
     data = prepared_data(tmp_path / "data", per_class=20)
     config = TrainConfig(
         model=ModelConfig(
@@ -73,7 +101,7 @@ def test_the_kept_model_is_no_worse_on_validation_and_says_what_was_shifted(tmp_
     traded = config.model_copy(update={"accuracy_for_recall": 0.1})
     result = train(data, traded, tmp_path / "traded", report=lambda _: None)
     point = result.operating_point
-    assert point is not None and any(point.shift.values())
+    assert point is not None and any(point.shift.values()) and point.held == ()
     described = json.loads((result.directory / "model_config.json").read_bytes())["operating_point"]
     assert described == point.model_dump(mode="json") and point.given_up == 0.1
     network = _kept(result.model_path)
