@@ -4,10 +4,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from storage.errors import InputError
-from tests.benchmarks.bench_peers import Row, behind_in, cell, images_of
+from tests.benchmarks.bench_peers import PEERS, Row, behind_in, cell, images_of, photos_of
 
 OURS = Row("ours", 0.8, (0.75, 0.85), 0.7, (0.6, 0.8), 0.5, 0.9, 1000, 7.0, 0.1)
 
@@ -35,3 +37,15 @@ def test_an_unknown_source_is_told_which_there_are(tmp_path: Path) -> None:
     (tmp_path / "metadata.json").write_text(json.dumps(known))
     with pytest.raises(InputError, match="no source 'ofice'; it has fer2013, office"):
         images_of(tmp_path, "ofice", 0, None)
+
+
+def test_peers_are_shown_the_files_themselves_in_their_own_size(tmp_path: Path) -> None:
+    (tmp_path / "sad").mkdir()
+    Image.new("RGB", (90, 120), (255, 255, 255)).save(tmp_path / "sad/a.png")
+    [photo] = photos_of(tmp_path, np.array([b"office:sad/a.png"]))
+    assert photo.shape == (120, 90, 1)
+    for peer in PEERS:
+        fed = peer.prepare(photo, {})
+        assert fed.shape == (1, peer.px, peer.px, peer.channels) and fed == pytest.approx(1)
+    with pytest.raises(InputError, match=r"1 of 2 images have no file there, the first is .*b\.png"):
+        photos_of(tmp_path, np.array([b"office:sad/a.png", b"office:sad/b.png"]))

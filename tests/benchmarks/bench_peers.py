@@ -19,13 +19,14 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from scipy import ndimage
 
 from storage.errors import InputError, ModelError
@@ -37,7 +38,7 @@ from tasks.prepare.splits import Split, load_elsewhere, load_split
 
 _DOWNLOAD_TIMEOUT_S = 300
 Prepare = Callable[[np.ndarray, dict], np.ndarray]
-"""An image uint8 (P, P, 1) and the runtime's word on the input, to what the model takes, batch of 1."""
+"""An image uint8 (H, W, 1) and the runtime's word on the input, to what the model takes, batch of 1."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ class Peer:
         return name if self.file.endswith(".tflite") else f"{name}, Keras, run as float32 TFLite"
 
     def prepare(self, image: np.ndarray, _: dict) -> np.ndarray:
-        grey, factor = image[..., 0].astype(np.float32), self.px / len(image)
-        grey = ndimage.zoom(grey, factor, order=1, mode=self.edge, grid_mode=True)
+        grey, (height, width) = image[..., 0].astype(np.float32), image.shape[:2]
+        factors = self.px / height, self.px / width
+        grey = ndimage.zoom(grey, factors, order=1, mode=self.edge, grid_mode=True)
         scaled = self.black + grey / 255 * (1 - self.black)
         return np.repeat(scaled[None, ..., None], self.channels, axis=-1)
 
@@ -113,6 +115,11 @@ def main() -> None:
         default="fer2013",
         help='compare on this source\'s test images, or on one with use = "evaluate", all of its',
     )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        help="the source's folder: peers get its files as they are, not our small images",
+    )
     parser.add_argument("--original-labels", type=Path, help="fer2013.csv: judge by its own labels instead")
     parser.add_argument("--images", type=int, default=0, help="this many of them, evenly spread; 0 = all")
     parser.add_argument(
@@ -121,9 +128,11 @@ def main() -> None:
     )  # fmt: skip
     options = parser.parse_args()
     split, told = images_of(options.data, options.source, options.images, options.original_labels)
+    shown = photos_of(options.photos, split.ids) if options.photos else split.images
+    told += f"; peers are shown the files in {options.photos}" if options.photos else ""
     with tempfile.TemporaryDirectory() as scratch:
         ours = [our_row(path, split, options.instructions) for path in options.models]
-        theirs = [peer_row(peer, split, Path(scratch), options.instructions) for peer in PEERS]
+        theirs = [peer_row(peer, shown, split, Path(scratch), options.instructions) for peer in PEERS]
     report(told, ours, theirs)
 
 
@@ -149,6 +158,17 @@ def images_of(directory: Path, source: str, count: int, original: Path | None) -
     return split, told + ", ".join(classes)
 
 
+def photos_of(folder: Path, ids: np.ndarray) -> list[np.ndarray]:
+    """The files that images named <source>:<path below its folder> came from, grey, uint8 (H, W, 1) each."""
+    paths = [folder / one.split(b":", 1)[1].decode() for one in ids.tolist()]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise InputError(
+            f"--photos {folder}: {len(missing):,} of {len(paths):,} images have no file there, the first is "
+            f"{missing[0]}; give the source's own folder"
+        )
+    return [np.asarray(Image.open(path).convert("L"))[..., None] for path in paths]
+
+
 def original_labels(path: Path, ids: np.ndarray) -> np.ndarray:
     """FER-2013's own labels of images named fer2013:<Usage>:<row>, as indices into CLASSES."""
     emotions = pd.read_csv(path, usecols=["emotion"])["emotion"].to_numpy()
@@ -165,10 +185,10 @@ def our_row(path: Path, split: Split, counter: str) -> Row:
     return row(name, probabilities, split, path.stat().st_size, instructions(path, counter), cpu_ms)
 
 
-def peer_row(peer: Peer, split: Split, scratch: Path, counter: str) -> Row:
+def peer_row(peer: Peer, images: Iterable[np.ndarray], split: Split, scratch: Path, counter: str) -> Row:
     shipped = model_of(peer, scratch)
     model = shipped if shipped.suffix == ".tflite" else as_tflite(shipped)
-    probabilities, cpu_ms = answers(model, peer.prepare, split.images, len(peer.emotions))
+    probabilities, cpu_ms = answers(model, peer.prepare, images, len(peer.emotions))
     merged = by_class(probabilities, peer.emotions)
     return row(peer.name, merged, split, shipped.stat().st_size, instructions(model, counter), cpu_ms)
 
@@ -193,7 +213,9 @@ def by_class(probabilities: np.ndarray, emotions: tuple[str, ...]) -> np.ndarray
     return merged
 
 
-def answers(path: Path, prepare: Prepare, images: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
+def answers(
+    path: Path, prepare: Prepare, images: Iterable[np.ndarray], classes: int
+) -> tuple[np.ndarray, float]:
     """Probabilities float32 (N, classes), and the median CPU time of an inference in milliseconds."""
     from ai_edge_litert.interpreter import Interpreter
 
