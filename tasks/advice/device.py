@@ -23,11 +23,12 @@ def quantization_loss(run: Night) -> Advice | None:
 
 
 def split_graph(run: Night) -> Advice | None:
-    """The delegate cuts the graph into more than one piece, and hard-swish is a known cause."""
+    """The delegate cuts the graph into more pieces than its design asks for; hard-swish is a known cause."""
     pieces, left = run.made.model.delegate_partitions, sorted(set(run.made.model.undelegated))
     model = run.config.train.model
-    # summing emotions up comes after the softmax, which the delegate leaves to the runtime
-    if pieces is None or pieces <= (2 if model.emotions else 1):
+    # the runtime keeps to itself a softmax, after which emotions are summed up, and turning an image round
+    by_design = 3 if model.mirrored else 2 if model.emotions else 1
+    if pieces is None or pieces <= by_design:
         return None
     changes: dict[str, Value] = {"train.model.activation": "relu6"}
     outside = f"; outside of them run {', '.join(left)}" if left else ""

@@ -227,6 +227,10 @@ def test_a_graph_in_pieces_names_hard_swish_where_the_network_has_it(measured):
     assert only(measured(model={"delegate_partitions": 2}, train=native)).changes == {}
     summing = TrainConfig(model=ModelConfig(architecture="resnet_native", emotions=True))
     assert advise(measured(model={"delegate_partitions": 2}, train=summing)) == ()
+    assert only(measured(model={"delegate_partitions": 3}, train=summing)).changes == {}
+    both = TrainConfig(model=ModelConfig(architecture="resnet_native", mirrored=True))
+    assert advise(measured(model={"delegate_partitions": 3}, train=both)) == ()
+    assert only(measured(model={"delegate_partitions": 4}, train=both)).changes == {}
 
 
 def test_a_class_that_is_rarely_found_is_named_with_what_it_is_taken_for(measured, good_night):

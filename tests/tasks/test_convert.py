@@ -67,6 +67,7 @@ def test_a_mirrored_network_takes_the_cameras_bytes_and_answers_alike_for_a_mirr
     images = load_split(data.directory, "test").images[:8]
     answers, mirrored = (predict(converted.int8.path, one) for one in (images, images[:, :, ::-1]))
     np.testing.assert_allclose(answers, mirrored, atol=0.02)
+    assert converted.int8.delegate_partitions == 3  # as many as the report's advice takes for granted
     assert np.ptp(answers, axis=0).max() > 0.05
 
 
