@@ -23,8 +23,7 @@ FEWEST_IMAGES = 200
 """Validation images that a class needs to be shifted.
 
 Of 94, one is a point of the class's recall and a fifth of one of macro recall: shifts were made for one to
-three of them, which found no more on other persons and had faces called fatigue that are partly covered
-(docs/experiments.md).
+three of them, and faces that are partly covered were called tired for it (docs/experiments.md).
 """
 
 
@@ -86,13 +85,9 @@ def best_shift(probabilities: np.ndarray, labels: np.ndarray, given_up: float) -
         shift, recall = tried[place], best
 
 
-def enough_images(labels: np.ndarray) -> list[int]:
-    """The classes of labels (N,) that have `FEWEST_IMAGES`, in order."""
-    return [
-        place
-        for place, images in enumerate(np.bincount(labels, minlength=len(CLASSES)))
-        if images >= FEWEST_IMAGES
-    ]
+def enough_images(labels: np.ndarray) -> np.ndarray:
+    """The classes of labels (N,) that have `FEWEST_IMAGES`, in order, int (K,)."""
+    return np.flatnonzero(np.bincount(labels, minlength=len(CLASSES)) >= FEWEST_IMAGES)
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:

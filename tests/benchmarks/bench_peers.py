@@ -26,7 +26,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import ndimage
 
 from storage.errors import InputError, ModelError
@@ -166,7 +166,7 @@ def photos_of(folder: Path, ids: np.ndarray) -> list[np.ndarray]:
             f"--photos {folder}: {len(missing):,} of {len(paths):,} images have no file there, the first is "
             f"{missing[0]}; give the source's own folder"
         )
-    return [np.asarray(Image.open(path).convert("L"))[..., None] for path in paths]
+    return [np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("L"))[..., None] for path in paths]
 
 
 def original_labels(path: Path, ids: np.ndarray) -> np.ndarray:
