@@ -25,7 +25,11 @@ Interval = tuple[float, float] | None
 Measured = tuple[float | None, Interval]
 """A share from 0 to 1 and its 95 % interval."""
 _UNMEASURED: Measured = (None, None)
-_OPPONENTS: dict[Role, str] = {"champion": "champion", "anchor": "best release so far"}
+RELEASE_CHECKS: dict[Role, str] = {
+    "champion": "accuracy against the champion",
+    "anchor": "accuracy against the best release so far",
+}
+"""The names of the checks that compare with a release; their intervals are of the difference, in points."""
 
 
 class Check(BaseModel, frozen=True):
@@ -160,7 +164,7 @@ def _camera_checks(cameras: Cameras, targets: GateConfig) -> list[Check]:
 def _release_check(against: AgainstRelease, targets: GateConfig) -> Check:
     """Non-inferiority: the lower end of the paired interval must lie above minus the margin."""
     margins = {"champion": targets.champion_margin, "anchor": targets.anchor_margin}
-    name, floor = f"accuracy against the {_OPPONENTS[against.role]}", -margins[against.role]
+    name, floor = RELEASE_CHECKS[against.role], -margins[against.role]
     paired = against.paired
     if paired is None:
         return _at_least(name, None, floor, None, "points")

@@ -9,7 +9,14 @@ that measurements of this project added; none of them can tune the test set, the
 from collections.abc import Callable
 
 from tasks.advice.advice import Advice
-from tasks.advice.data import few_images, imbalance, poor_calibration, uncertain_figures, weak_class
+from tasks.advice.data import (
+    few_images,
+    imbalance,
+    poor_calibration,
+    uncertain_figures,
+    weak_class,
+    within_chance,
+)
 from tasks.advice.device import high_latency, large_model, quantization_loss, split_graph
 from tasks.advice.training import (
     low_accuracy,
@@ -25,7 +32,7 @@ from tasks.night import Night
 __all__ = ["RULES", "Advice", "advise"]
 
 RULES: tuple[Callable[[Night], Advice | None], ...] = (
-    stalled, noisy_labels, low_accuracy, near_target, overfitting, stopped_early, worn_start,
+    stalled, within_chance, noisy_labels, low_accuracy, near_target, overfitting, stopped_early, worn_start,
     quantization_loss, split_graph, high_latency, large_model, weak_class, imbalance, few_images,
     uncertain_figures, poor_calibration,
 )  # fmt: skip

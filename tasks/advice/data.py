@@ -2,6 +2,7 @@
 
 from tasks.advice.advice import Advice, Value, new_values, real_images, training_figures
 from tasks.config.prepare import SPLITS
+from tasks.gate import RELEASE_CHECKS
 from tasks.night import Night
 from tasks.train.operating_point import FEWEST_IMAGES
 
@@ -87,6 +88,22 @@ def uncertain_figures(run: Night) -> Advice | None:
         finding=f"{images:,} test images tell accuracy to ± {50 * (high - low):.1f} points only.",
         likely_cause="The test split is small: a better or worse night may be chance.",
         beyond_config=f"About {wanted:,} test images bring it to ± 2 points.",
+    )
+
+
+def within_chance(run: Night) -> Advice | None:
+    """Rejected only because it may be worse than a release, and it may be as good as that, too."""
+    failed = run.verdict.failed if run.verdict else ()
+    ranges = {check.name: check.interval for check in failed if check.interval and check.interval[1] >= 0}
+    if not failed or len(ranges) < len(failed) or not ranges.keys() <= set(RELEASE_CHECKS.values()):
+        return None
+    found = "; ".join(f"{name} {low:+.1f} to {high:+.1f} points" for name, (low, high) in ranges.items())
+    return Advice(
+        finding=f"Nothing else was missed than {found}: it may be worse, and as good.",
+        likely_cause="Chance: two trainings on the same images, of different seeds, were up to half a point "
+        "apart (docs/figures.md).",
+        beyond_config="The champion stays, and nothing needs repair. New images may make the next night "
+        "better; more test images tell smaller differences.",
     )
 
 

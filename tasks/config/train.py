@@ -304,8 +304,8 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", title="Training"):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="What layers compute in: auto (float16 where a GPU is present, else float32), float32, "
-        "or bfloat16 (1.4 times faster on a CPU with AVX-512 BF16; refused on one without any). Weights and "
-        "the kept model are float32.",
+        "or bfloat16 (faster on a CPU with AVX-512 BF16, though mobilenet_v3_small takes twice as long; "
+        "refused on one without any). Weights and the kept model are float32.",
     )
     keep_checkpoints: int = Field(
         default=3,

@@ -1,10 +1,14 @@
 import pytest
 
 from tasks.advice import RULES, Advice, advise
+from tasks.champion import AgainstRelease
 from tasks.classes import CLASSES
 from tasks.config import RetrainConfig
+from tasks.config.gate import GateConfig
+from tasks.evaluate import Paired
 from tasks.evaluate.figures import CommonError
 from tasks.evaluate.layers import LayerError
+from tasks.gate import Verdict, judge
 from tasks.night import Night
 from tasks.prepare import PrepareConfig
 from tasks.train import ModelConfig, OptimizerConfig, TrainConfig
@@ -282,6 +286,29 @@ def test_a_small_test_split_is_called_uncertain_with_the_images_it_would_take(me
     advice = only(measured(int8={"accuracy_ci": (0.82, 0.90), "images": 1000}))
     assert "4.0 points" in advice.finding
     assert "4,000 test images" in advice.beyond_config
+
+
+@pytest.mark.parametrize(
+    ("champion_only", "targets", "advised"),
+    [(148, GateConfig(), True), (100, GateConfig(), False), (250, GateConfig(), False),
+     (148, GateConfig(min_accuracy=0.9), False)],
+)  # fmt: skip
+def test_a_night_that_may_be_as_good_as_the_champion_was_rejected_by_chance(
+    measured, champion_only, targets, advised
+):
+    """Not one that passed, is surely worse, or missed another target."""
+    night = measured(label_set="ferplus")
+    paired = Paired(both_right=4000, candidate_only=124, champion_only=champion_only, neither=583)
+    champion = AgainstRelease(role="champion", version="v", paired=paired)
+    made = night.made.model_copy(update={"against": (champion,)})
+    names = {"accuracy", "accuracy against the champion"}
+    checks = [check for check in judge(made, targets).checks if check.name in names]
+    verdict = Verdict(passed=all(check.passed for check in checks), checks=tuple(checks))
+    judged = night.model_copy(update={"candidate": made, "verdict": verdict})
+    found = [advice for advice in advise(judged) if "champion" in advice.finding]
+    assert [advice.changes for advice in found] == [{}] * advised
+    if advised:
+        assert "-1.1 to +0.1 points" in found[0].finding
 
 
 def test_a_model_that_is_too_sure_gets_label_smoothing_and_a_modest_one_less_of_it(measured):
