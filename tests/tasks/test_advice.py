@@ -146,10 +146,24 @@ def test_votes_that_were_not_to_be_used_are_taken_by_the_advised_label_set(measu
     assert advice.changes == {"prepare.label_set": "auto"}
 
 
-def test_missing_the_target_on_good_labels_advises_the_network_at_the_images_own_resolution(measured):
+@pytest.mark.parametrize(
+    ("preset", "advised"),
+    [("smallest", "balanced"), ("highest_speed", "balanced"), ("balanced", "highest_accuracy"),
+     ("highest_accuracy", "highest_accuracy")],
+)  # fmt: skip
+def test_missing_the_target_on_good_labels_advises_the_next_better_preset(measured, preset, advised):
+    config = RetrainConfig.model_validate({"preset": preset})
+    run = measured(label_set="ferplus", int8={"accuracy": 0.82}, preset=preset, train=config.train)
+    [advice] = (one for one in advise(run) if "misses" in one.finding)
+    better = RetrainConfig.model_validate({"preset": advice.changes.get("preset", preset)})
+    assert better.preset == advised
+    assert better.train.model.architecture == "resnet_native"
+
+
+def test_missing_the_target_with_a_network_of_ones_own_advises_the_presets(measured):
     run = measured(label_set="ferplus", int8={"accuracy": 0.82})
-    train, _ = configured(run, only(run))
-    assert train.model.architecture == "resnet_native"
+    changes = {"preset": "highest_accuracy", "train.model.architecture": "resnet_native"}
+    assert only(run).changes == changes
 
 
 def test_what_not_even_original_labels_explain_is_put_down_to_the_network_too(measured):
@@ -315,8 +329,10 @@ def test_a_model_that_is_too_sure_gets_label_smoothing_and_a_modest_one_less_of_
     assert only(measured(int8={"ece": 0.2, "mean_confidence": 0.97})).changes == {
         "train.label_smoothing": 0.1
     }
-    smoothed = measured(train=TrainConfig(label_smoothing=0.2), int8={"ece": 0.2, "mean_confidence": 0.6})
+    modest = {"ece": 0.2, "mean_confidence": 0.6}
+    smoothed = measured(train=TrainConfig(label_smoothing=0.2), int8=modest)
     assert only(smoothed).changes == {"train.label_smoothing": 0.0}
+    assert advise(measured(int8=modest)) == ()
 
 
 def test_a_change_that_the_config_holds_already_is_not_advised(measured):
