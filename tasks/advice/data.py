@@ -99,9 +99,9 @@ def within_chance(run: Night) -> Advice | None:
         return None
     found = "; ".join(f"{name} {low:+.1f} to {high:+.1f} points" for name, (low, high) in ranges.items())
     return Advice(
-        finding=f"Nothing else was missed than {found}: it may be worse, and as good.",
-        likely_cause="Chance: three trainings of one preset on the same images, of different seeds, were 0.4 "
-        "to 0.7 points apart.",
+        finding=f"Nothing was missed but {found}: it may be worse, and it may be as good.",
+        likely_cause="Chance suffices: three trainings of one preset on the same images, of different seeds, "
+        "were 0.4 to 0.7 points apart.",
         beyond_config="The champion stays, and nothing needs repair. New images may make the next night "
         "better; more test images tell smaller differences.",
     )
