@@ -162,19 +162,20 @@ def _camera_checks(cameras: Cameras, targets: GateConfig) -> list[Check]:
 
 
 def _release_check(against: AgainstRelease, targets: GateConfig) -> Check:
-    """Non-inferiority: the lower end of the paired interval must lie above minus the margin."""
+    """Non-inferiority: at worst, with the confidence asked for, it may be behind by the margin."""
     margins = {"champion": targets.champion_margin, "anchor": targets.anchor_margin}
     name, floor = RELEASE_CHECKS[against.role], -margins[against.role]
     paired = against.paired
     if paired is None:
         return _at_least(name, None, floor, None, "points")
-    low, high = (100 * end for end in paired.interval(2 * targets.champion_confidence - 1))
+    low = 100 * paired.interval(2 * targets.champion_confidence - 1)[0]
+    ends = paired.interval()
     change, sure = 100 * paired.difference, f"{targets.champion_confidence:.0%}"
     bound = f"with {sure} confidence it is at worst {low:+.2f} points, {-floor:g} below is allowed"
     reason = f"{change:+.2f} points against it on the same {paired.images:,} images; {bound}"
     return Check(
-        name=name, value=change, target=floor, sense="at least", unit="points",
-        passed=low >= floor, margin=low - floor, interval=(low, high), reason=reason,
+        name=name, value=change, target=floor, sense="at least", unit="points", passed=low >= floor,
+        margin=low - floor, interval=(100 * ends[0], 100 * ends[1]), reason=reason,
     )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ def within_chance(run: Night) -> Advice | None:
     ranges = {check.name: check.interval for check in failed if check.interval and check.interval[1] >= 0}
     if not failed or len(ranges) < len(failed) or not ranges.keys() <= set(RELEASE_CHECKS.values()):
         return None
-    found = "; ".join(f"{name} {low:+.1f} to {high:+.1f} points" for name, (low, high) in ranges.items())
+    found = "; ".join(f"{name} ({low:+.1f} to {high:+.1f} points)" for name, (low, high) in ranges.items())
     return Advice(
         finding=f"Nothing was missed but {found}: it may be worse, and it may be as good.",
         likely_cause="Chance suffices: three trainings of one preset on the same images, of different seeds, "

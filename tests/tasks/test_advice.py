@@ -322,7 +322,7 @@ def test_a_night_that_may_be_as_good_as_the_champion_was_rejected_by_chance(
     found = [advice for advice in advise(judged) if "champion" in advice.finding]
     assert [advice.changes for advice in found] == [{}] * advised
     if advised:
-        assert "-1.1 to +0.1 points" in found[0].finding
+        assert "(-1.2 to +0.2 points)" in found[0].finding
 
 
 def test_a_model_that_is_too_sure_gets_label_smoothing_and_a_modest_one_less_of_it(measured):

@@ -229,8 +229,9 @@ def test_a_candidate_must_not_be_clearly_worse_than_the_champion(
     assert against.value == pytest.approx(100 * paired.difference)
     assert against.value is not None and against.interval is not None
     assert against.interval[0] <= against.value <= against.interval[1]
-    # how far the lower end of the interval, not the value, is above the floor of -1 point
-    assert against.margin == pytest.approx(against.interval[0] + 1)
+    # how far what it is at worst (one-sided), not the value, is above the floor of -1 point
+    assert against.margin == pytest.approx(100 * paired.interval(0.9)[0] + 1)
+    assert against.interval == pytest.approx([100 * end for end in paired.interval(0.95)])
     assert "the same 4" in against.reason and "1 below is allowed" in against.reason
 
 
