@@ -76,10 +76,9 @@ def near_target(run: Night) -> Advice | None:
     }
     return Advice(
         finding=f"Accuracy {accuracy:.1%} misses {target:.0%}.",
-        likely_cause="The network: of the presets highest_accuracy found most, then balanced, both at the "
-        "faces' own resolution.",
+        likely_cause="The network or the data: of the presets highest_accuracy found most, then balanced.",
         changes=new_values(run, changes),
-        beyond_config="Otherwise the data: more images, and labels looked at.",
+        beyond_config="For the data: more images, and labels looked at.",
     )
 
 

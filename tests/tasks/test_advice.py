@@ -148,8 +148,8 @@ def test_votes_that_were_not_to_be_used_are_taken_by_the_advised_label_set(measu
 
 @pytest.mark.parametrize(
     ("preset", "advised"),
-    [("smallest", "balanced"), ("highest_speed", "balanced"), ("balanced", "highest_accuracy"),
-     ("highest_accuracy", "highest_accuracy")],
+    [("smallest", "balanced"), ("highest_speed", "balanced"), ("mobilenet_v3", "balanced"),
+     ("balanced", "highest_accuracy"), ("highest_accuracy", "highest_accuracy")],
 )  # fmt: skip
 def test_missing_the_target_on_good_labels_advises_the_next_better_preset(measured, preset, advised):
     config = RetrainConfig.model_validate({"preset": preset})
