@@ -1,6 +1,7 @@
 """One holder at a time, on whatever machine, whatever becomes of it; one process in a folder."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from storage.errors import StoreError
 from storage.lease import lease
 from storage.opening import open_store
 store, name, settle_s, wait_s, stay_s, ttl_s = open_store(sys.argv[1]), sys.argv[2], *map(float, sys.argv[3:])
+print("ready", flush=True)
+sys.stdin.readline()
 try:
     with lease(store, "fleet", name, ttl_s=ttl_s, wait_s=wait_s, settle_s=settle_s) as held:
         print("in", time.time(), flush=True)
@@ -54,10 +57,20 @@ def local(tmp_path: Path) -> ObjectStore:
 def process(
     store: ObjectStore, name: str, *, wait_s: float = 0.0, stay_s: float = 0.0, ttl_s: float = 20.0
 ) -> subprocess.Popen[str]:
-    """A real process that takes the lease `fleet`, stays, and gives it back."""
+    """A real process that takes the lease `fleet` when told to, stays, and gives it back."""
     numbers = [str(number) for number in (0.3, wait_s, stay_s, ttl_s)]
     command = [sys.executable, "-c", HOLDER, store.uri, name, *numbers]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def begin(*takers: subprocess.Popen[str]) -> None:
+    """Tell all that they may, as soon as each has started: how long that takes is the machine's affair."""
+    for taker in takers:
+        assert taker.stdout and taker.stdout.readline() == "ready\n"
+    for taker in takers:
+        assert taker.stdin
+        taker.stdin.write("\n")
+        taker.stdin.flush()
 
 
 def claim(age_s: float, ttl_s: float = 0.2, token: str = "another's") -> Claim:
@@ -245,13 +258,16 @@ def _times(said: str) -> Iterator[float]:
 
 def test_of_real_processes_at_once_one_gets_it_and_the_other_is_told(store: ObjectStore) -> None:
     takers = [process(store, f"taker {number}", stay_s=4) for number in range(2)]
-    said = sorted(taker.communicate(timeout=300)[0] for taker in takers)
-    assert [text.split()[0] for text in said] == ["in", "refused"]
-    assert "taker" in said[1] and "has this since" in said[1]
+    begin(*takers)
+    ends = sorted(taker.communicate(timeout=300)[0].splitlines()[-1] for taker in takers)
+    assert [end.split()[0] for end in ends] == ["out", "refused"]
+    # told so at once; or, where the other's write was held up and came over its own, before it did anything
+    assert re.search(r"taker \d has (this since|lost this lease: taker \d has it)", ends[1])
 
 
 def test_real_processes_that_wait_have_it_one_after_the_other(local: ObjectStore) -> None:
     takers = [process(local, f"taker {number}", wait_s=60, stay_s=0.3) for number in range(3)]
+    begin(*takers)
     turns = sorted(tuple(_times(taker.communicate(timeout=300)[0])) for taker in takers)
     assert all(len(turn) == 2 for turn in turns)
     assert all(before[1] <= after[0] for before, after in pairwise(turns))
@@ -259,12 +275,15 @@ def test_real_processes_that_wait_have_it_one_after_the_other(local: ObjectStore
 
 def test_a_holder_that_was_killed_is_followed_within_its_time(local: ObjectStore) -> None:
     killed = process(local, "killed", stay_s=60, ttl_s=2)
+    begin(killed)
     assert killed.stdout and killed.stdout.readline().startswith("in")
     with pytest.raises(StoreError, match="killed has this since"), soon(local):
         pass
     killed.send_signal(signal.SIGKILL)
     killed.wait(10)
     killed.stdout.close()
+    assert killed.stdin
+    killed.stdin.close()
     began = time.monotonic()
     with soon(local, wait_s=30):
         assert time.monotonic() - began < 6
