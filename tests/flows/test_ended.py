@@ -50,10 +50,10 @@ def _running(home: Path) -> tuple[subprocess.Popen[bytes], Path]:
     with log.open("w") as heard:
         process = subprocess.Popen(command, env=environment, stdout=heard, stderr=heard, process_group=0)
     deadline = time.monotonic() + 240
-    while "'ingest' - Finished" not in log.read_text():
+    # in the midst of a task: Prefect takes no signal well while it sets one up
+    while not any((home / "work" / "prepared").glob("*")):
         assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-    time.sleep(0.3)  # in the midst of the next task: Prefect takes no signal well while it sets one up
+        time.sleep(0.05)
     return process, log
 
 
