@@ -43,8 +43,11 @@ def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
 
     def visit(device: Device, payload: Payload, config: RolloutConfig, hear: object) -> DeviceOutcome:
-        seen.append(str(task_run.get_name()))
-        time.sleep(0.1)  # long enough for another lane to take the next one
+        seen.append(name := str(task_run.get_name()))
+        deadline = time.monotonic() + 60
+        while name.endswith(" of 2") and len({one for one in seen if one.endswith(" of 2")}) < 2:
+            assert time.monotonic() < deadline, "the other lane took nothing"
+            time.sleep(0.01)
         kind, running = ("failed", "old") if device.name == "3" else ("updated", "new")
         facts = {"device": device.name, "outcome": kind, "reason": "why", "running_release": running}
         return DeviceOutcome.model_validate({**facts, "previous_release": "old", "seen_at": SEEN})
