@@ -64,9 +64,16 @@ def test_a_command_that_hangs_with_the_lock_does_not_keep_a_device_on_an_unconfi
     root: Path,
 ) -> None:
     old, new = run_release(root, OLD), stage(root, NEW)
-    held = f"import fcntl, time; f = open({str(root / 'lock')!r}); fcntl.flock(f, 2); time.sleep(600)"
-    assert ask(root, "switch", "--version", new, "--confirm-within-s", 0.5)["ok"]
-    with subprocess.Popen([sys.executable, "-c", held]) as holder:
+    held = (
+        f"import fcntl, time; f = open({str(root / 'lock')!r}); print(flush=True); input(); "
+        "fcntl.flock(f, 2); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", held]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin and holder.stdout and holder.stdout.readline(), "it has started"
+        assert ask(root, "switch", "--version", new, "--confirm-within-s", 1)["ok"]
+        holder.stdin.write("\n")
+        holder.stdin.flush()
         wait_until(lambda: current(root) == old)
         assert holder.wait(60) == -signal.SIGKILL
 
