@@ -204,7 +204,7 @@ def _compiled_network(split, config: TrainConfig, steps: int, progress: Progress
     from tasks.train.optimizers import new_optimizer
     from tasks.train.weights import set_start_weights
 
-    network = build_network(config.model, split.images.shape[1], split.images.shape[3])
+    network = build_network(config.model, split.images.shape[1], split.images.shape[3], seed=config.seed)
     if not progress.weights:
         set_start_weights(network, config, store)
     network.compile(

@@ -4,6 +4,9 @@ Keras 3 spells it out, a dozen operations forwards and back that each read and w
 TensorFlow has it in one each way, which saves an eighth to a third of the CPU time (docs/experiments.md).
 """
 
+import random
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -30,12 +33,26 @@ class BatchNormalization(keras.layers.BatchNormalization):
         running.assign(running * self.momentum + value * (1 - self.momentum))
 
 
-def with_fused_batch_norm(network):
-    """The same layers in the same order, with weights of their own as random as before."""
-    return keras.models.clone_model(network, clone_function=_fused, recursive=True)
+def with_fused_batch_norm(network, seed: int):
+    """The same layers in the same order, with first weights and dropout that follow from `seed` alone.
+
+    Keras takes the seeds of a layer from Python's `random`, from which every other thread draws, too.
+    """
+    draws = random.Random(seed)
+
+    def fused(layer):
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        kind = BatchNormalization if is_norm else type(layer)
+        return kind.from_config(_seeded(layer.get_config(), draws))
+
+    return keras.models.clone_model(network, clone_function=fused, recursive=True)
 
 
-def _fused(layer):
-    is_norm = isinstance(layer, keras.layers.BatchNormalization)
-    kind = BatchNormalization if is_norm else type(layer)
-    return kind.from_config(layer.get_config())
+def _seeded(config: Any, draws: random.Random) -> Any:
+    """A layer's configuration, its initializers' in it, with a seed wherever there is none."""
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: draws.randrange(2**31) if key == "seed" and value is None else _seeded(value, draws)
+        for key, value in config.items()
+    }

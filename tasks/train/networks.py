@@ -20,10 +20,11 @@ HEAD = "probabilities"
 """Name of the last layer that learns."""
 
 
-def build_network(config: ModelConfig, image_px: int, channels: int, *, kept: bool = False):
+def build_network(config: ModelConfig, image_px: int, channels: int, *, kept: bool = False, seed: int = 0):
     """Build a network with random weights for uint8 images (N, image_px, image_px, channels).
 
-    It learns: with `config.emotions` its output is float32 (N, 8), of EMOTIONS; `in_classes` sums them up.
+    It learns, from weights that `seed` decides: with `config.emotions` its output is float32 (N, 8), of
+    EMOTIONS; `in_classes` sums them up.
     `kept`: as it is handed on, with the same weights: its activations not rounded, its answers those of an
     image and its mirror image where `config.mirrored`.
     """
@@ -45,7 +46,7 @@ def build_network(config: ModelConfig, image_px: int, channels: int, *, kept: bo
     if config.mirrored:
         answers = keras.ops.mean(keras.ops.reshape(answers, (2, -1, units)), axis=0)
     network = keras.Model(image, answers, name=config.architecture)
-    return network if kept else with_fused_batch_norm(network)
+    return network if kept else with_fused_batch_norm(network, seed)
 
 
 def load_network(path: Path):

@@ -73,7 +73,7 @@ def test_a_store_that_does_not_answer_is_an_error_within_seconds(s3_endpoint, mo
     started = time.monotonic()
     with pytest.raises(StoreError, match=r"s3://bucket/prefix/a.*AWS_ENDPOINT_URL"):
         verb(open_store("s3://bucket/prefix"))
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
 
 
 def test_a_store_that_accepts_and_then_hangs_is_an_error_by_its_deadline(s3_endpoint, monkeypatch, verb):
@@ -83,7 +83,7 @@ def test_a_store_that_accepts_and_then_hangs_is_an_error_by_its_deadline(s3_endp
         started = time.monotonic()
         with pytest.raises(StoreError, match=r"s3://bucket/prefix/a.*AWS_ENDPOINT_URL"):
             verb(open_store("s3://bucket/prefix"))
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
 
 
 def test_an_endpoint_that_is_no_url_is_an_error(s3_endpoint, monkeypatch):

@@ -1,5 +1,7 @@
 """The architectures are those of the phase document, and start from the weights that they are told."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -53,6 +55,24 @@ def test_resnet_natives_first_stage_may_be_its_convolution_alone():
     network = build_network(config, image_px=48, channels=1)
     assert len(_layers(network, "Add")) == 4
     assert network.get_layer(index=-3).input.shape[1:] == (6, 6, 192)
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v3_small", "custom_light", "resnet_native"])
+def test_first_weights_and_dropout_follow_from_the_seed_whoever_else_draws_meanwhile(architecture):
+    """Keras would take them from Python's `random`, which other threads draw from, too."""
+
+    def drawn(seed, elsewhere):
+        random.seed(elsewhere)
+        network = build_network(
+            ModelConfig(architecture=architecture, input_px=32, dropout=0.3), 48, 1, seed=seed
+        )
+        return [np.asarray(variable) for variable in network.variables]
+
+    once, again, other = drawn(7, elsewhere=1), drawn(7, elsewhere=2), drawn(8, elsewhere=1)
+    assert all(np.array_equal(*pair) for pair in zip(once, again, strict=True))
+    differing = sum(not np.array_equal(*pair) for pair in zip(once, other, strict=True))
+    random_ones = sum(len(np.unique(values)) > 1 or values.dtype == np.uint32 for values in once)
+    assert differing == random_ones > 5
 
 
 @pytest.mark.parametrize("channels", [1, 3])
