@@ -53,7 +53,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "prepare": {"target_per_class": 3_000, "posted_share": 0.15},
         "train": {
             **_RECIPE,
-            "model": {**_BALANCED, "filters": (32, 64, 160, 384), "mirrored": True},
+            "model": {**_BALANCED, "filters": (48, 96, 224, 512), "mirrored": True},
             "epochs": 36,
             "batch_size": 64,
             "optimizer": {**_OPTIMIZER, "learning_rate": 0.002},
