@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import deployments
 from tests.deployments.device_program import NEW, OLD, Answer, current, state, upload
+from tests.waiting import wait_until
 
 PROGRAM = Path(deployments.__file__).parent / "pi" / "device.py"
 
@@ -41,13 +40,6 @@ def run_release(root: Path, version: str) -> str:
     stage(root, version)
     assert ask(root, "confirm", "--token", ask(root, "switch", "--version", version)["token"])["ok"]
     return version
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.05)
 
 
 def test_an_unconfirmed_switch_goes_back_by_itself(root: Path) -> None:

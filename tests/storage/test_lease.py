@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -19,6 +19,7 @@ from storage.errors import InputError, StoreError
 from storage.lease import Claim, Held, exclusively, lease
 from storage.objects import ObjectStore
 from storage.opening import open_store
+from tests.waiting import wait_until
 
 KEY = "leases/fleet.json"
 HOLDER = """
@@ -90,14 +91,6 @@ def put(store: ObjectStore, one: Claim) -> None:
 
 def soon(store: ObjectStore, wait_s: float = 0.0, ttl_s: float = 2.0) -> AbstractContextManager[Held]:
     return lease(store, "fleet", "retrain on gpu-1", ttl_s=ttl_s, wait_s=wait_s, settle_s=0.1)
-
-
-def later(seen: Callable[[], bool], within_s: float = 60.0) -> None:
-    """Wait until it is `seen`: when, is the machine's affair."""
-    deadline = time.monotonic() + within_s
-    while not seen():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_lease_is_there_while_its_block_runs_and_says_whose_it_is(store: ObjectStore) -> None:
@@ -181,7 +174,7 @@ def test_a_lease_that_only_looks_old_because_clocks_differ_is_not_taken(local: O
 def test_a_holder_renews_for_as_long_as_it_works(local: ObjectStore) -> None:
     with soon(local, ttl_s=0.4) as held:
         taken = held.claim.renewed_at
-        later(lambda: Claim.model_validate_json(local.read(KEY)).renewed_at > taken + 1)
+        wait_until(lambda: Claim.model_validate_json(local.read(KEY)).renewed_at > taken + 1)
         held.check()
 
 
@@ -215,7 +208,7 @@ def test_a_store_that_fails_for_a_while_does_not_end_a_lease(
                 held.check()
             time.sleep(0.3)  # some renewals, which fail
         before = held.claim.renewed_at
-        later(lambda: held.claim.renewed_at > before)
+        wait_until(lambda: held.claim.renewed_at > before)
         held.check()
 
 
