@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from flows.leaving import LEAVES_S, leave_in_time
 from flows.step_commands import Commands, Fields, add_steps
 from flows.table import print_error, print_table
 from storage.errors import InputError, StressVisionError
@@ -72,6 +73,7 @@ _SERVER_GONE = "the Prefect server stopped answering; what was finished is in th
 def script() -> int:
     """`main` as a program of its own: told to end, it takes along the server that was started for its run."""
     signal.signal(signal.SIGTERM, _leave)
+    leave_in_time(LEAVES_S)
     return main()
 
 

@@ -6,17 +6,16 @@ power cut to everything else: the next night takes up the record, and a device i
 
 import contextvars
 import logging
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.states import Failed
+
+from flows.leaving import end_at_once
 
 _MARK_S = 30
 """How long the server has to take the final state."""
@@ -45,10 +44,7 @@ def _end_after(context: contextvars.Context, ended: threading.Event, hours: floa
     marking = threading.Thread(target=context.run, args=(_mark, said), daemon=True)
     marking.start()
     marking.join(_MARK_S)
-    for child in _children():
-        with suppress(OSError):
-            os.kill(child, signal.SIGTERM)
-    os._exit(1)
+    end_at_once(1)
 
 
 def _mark(said: str) -> None:
@@ -56,9 +52,3 @@ def _mark(said: str) -> None:
     if run and run.flow_run:
         with suppress(Exception), get_client(sync_client=True) as client:
             client.set_flow_run_state(UUID(str(run.flow_run.id)), Failed(name="TimedOut", message=said))
-
-
-def _children() -> list[int]:
-    """Processes that this one has started, such as a server of its own; none where there is no /proc."""
-    files = Path("/proc/self/task").glob("*/children")
-    return [int(child) for file in files for child in file.read_text().split()]

@@ -5,8 +5,6 @@ picture of the history by device and release. Nothing on a device changes.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -26,6 +24,7 @@ from storage.opening import open_store
 from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig, LatencyFigures, Plain, measure, plain
 from tasks.rollout.visit import Seen
+from tasks.side_by_side import side_by_side
 
 _LINES = 12
 """Devices that a picture can tell apart."""
@@ -202,5 +201,4 @@ def benchmark_devices(
             return found
         return DeviceBenchmark(device=device.name, measured_at=datetime.now(UTC), reason=state.message or "")
 
-    with ThreadPoolExecutor(config.max_parallel) as pool:
-        return [done.result() for done in [pool.submit(copy_context().run, one, each) for each in devices]]
+    return side_by_side(one, devices, config.max_parallel)

@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.prefect_server",
     "tests.wheel",
     "tests.tflite_runtime",
+    "tests.ctrl_c",
 ]
 
 # a developer's own store or fleet is no business of the tests

@@ -84,6 +84,11 @@ class Queue:
         with self._lock:
             return next(self._waiting)
 
+    def close(self) -> None:
+        """No device is taken from now on."""
+        with self._lock:
+            self._waiting = iter(())
+
 
 def bring_with(fleet: Fleet, payload: Payload, config: RolloutConfig, hear: Hear) -> Bring:
     """How a device of this fleet is brought to the release: by tasks of its own, or as a part of a lane."""
@@ -116,12 +121,17 @@ def _in_lanes(
     label: str, devices: Sequence[Device], work: Work, max_parallel: int
 ) -> list[DeviceOutcome | None]:
     queue, lanes = Queue(devices), min(max_parallel, len(devices))
-    running: list[PrefectFuture[int]] = [
-        serve_lane.submit(label, number, lanes, queue, work)  # pyright: ignore[reportUnknownMemberType]
-        for number in range(1, lanes + 1)
-    ]
-    for lane in running:
-        lane.result()
+    running: list[PrefectFuture[int]] = []
+    try:
+        for number in range(1, lanes + 1):
+            running.append(serve_lane.submit(label, number, lanes, queue, work))  # pyright: ignore[reportUnknownMemberType]
+        for lane in running:
+            lane.result()
+    except BaseException:
+        queue.close()
+        for lane in running:
+            lane.wait()
+        raise
     return queue.found
 
 

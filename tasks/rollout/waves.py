@@ -10,8 +10,6 @@ dead canary isn't mistaken for a proof; it starts no further device once its lim
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 
 from deployments.fleet import Device, Fleet
 from tasks.bounds import share_at_most
@@ -19,6 +17,7 @@ from tasks.config.rollout import RolloutConfig
 from tasks.rollout.outcome import DeviceOutcome, FleetOutcome
 from tasks.rollout.payload import Payload
 from tasks.rollout.visit import Hear, measure_updated, visit
+from tasks.side_by_side import side_by_side
 
 Bring = Callable[[Device], DeviceOutcome]
 """Brings one device to the release, or leaves it as it was; never raises."""
@@ -26,15 +25,17 @@ TakeBack = Callable[[Device, str], DeviceOutcome]
 """Has one device leave the release for the one before, because of the words; never raises."""
 Work = Callable[[Device], DeviceOutcome | None]
 Serve = Callable[[str, Sequence[Device], Work, int], list[DeviceOutcome | None]]
-"""Does the work for each of the devices, so many at once; the words say what for. Keeps the order."""
+"""Does the work for each of the devices, so many at once; the words say what for. Keeps the order.
+
+What is raised meanwhile, such as Ctrl-C, comes out when the devices under way are done; no other is begun.
+"""
 
 
 def in_threads(
     label: str, devices: Sequence[Device], work: Work, max_parallel: int
 ) -> list[DeviceOutcome | None]:
-    """The plain way to serve; each thread has the caller's context."""
-    with ThreadPoolExecutor(max_parallel, thread_name_prefix="rollout") as pool:
-        return [done.result() for done in [pool.submit(copy_context().run, work, one) for one in devices]]
+    """The plain way to serve."""
+    return side_by_side(work, devices, max_parallel)
 
 
 def bring_device(device: Device, payload: Payload, config: RolloutConfig, hear: Hear) -> DeviceOutcome:

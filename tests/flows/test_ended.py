@@ -5,13 +5,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.tasks.small_source import drawn_store
+from tasks.convert.instructions import smallest_model
+from tests.waiting import wait_until
 
 
 @pytest.mark.slow
@@ -35,29 +36,35 @@ def test_a_run_ends_soon_and_takes_its_server_along(
     assert "Traceback" not in said
     port = re.search(r"temporary server on http://127\.0\.0\.1:(\d+)", said)
     assert port, said
-    assert not _servers(port[1])
+    assert not _pids("uvicorn", port[1])
 
 
 def _running(home: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    """A command in a group of its own, at work, and its log."""
+    """A command in a group of its own, at work until it is told to end, and its log."""
     environment = os.environ | {"PREFECT_HOME": str(home / "prefect"), "PREFECT_PROFILE": "ephemeral"}
     environment |= {"PREFECT_CLIENT_MAX_RETRIES": "1"}
     environment.pop("PREFECT_API_URL", None)
-    place = ("--store", str(drawn_store(home)), "--work_dir", str(home / "work"))
+    file, log = home / "model.tflite", home / "log"
+    file.write_bytes(smallest_model())
     # whoever runs the tests in the background has Ctrl-C ignored, which a process hands on
-    command = ["env", "--default-signal=INT", sys.executable, "-m", "flows.cli", "prepare", *place]
-    log = home / "log"
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "flows.cli", "benchmark", str(file)]
     with log.open("w") as heard:
         process = subprocess.Popen(command, env=environment, stdout=heard, stderr=heard, process_group=0)
-    deadline = time.monotonic() + 240
-    # in the midst of a task: Prefect takes no signal well while it sets one up
-    while not any((home / "work" / "prepared").glob("*")):
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+    # what times the file is halted: the command waits for it in the midst of its task, and imports nothing,
+    # which takes no exception well
+    wait_until(lambda: process.poll() is not None or bool(_pids("trial.py", str(file))), 240)
+    for trial in _pids("trial.py", str(file)):
+        os.kill(trial, signal.SIGSTOP)
+    assert process.poll() is None, log.read_text()
     return process, log
 
 
-def _servers(port: str) -> list[str]:
-    """Command lines of the processes that were started to serve at a port."""
-    lines = (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline"))
-    return [str(line) for line in lines if b"uvicorn" in line and port.encode() in line.split(b"\0")]
+def _pids(*words: str) -> list[int]:
+    """Processes that have all of the words in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # of one that has ended since
+            line = path.read_text(errors="replace")
+            if all(word in line for word in words):
+                found.append(int(path.parent.name))
+    return found

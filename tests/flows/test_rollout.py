@@ -1,6 +1,8 @@
 """Rollouts as flows: what Prefect sees of each device, and what is promoted by hand."""
 
 import resource
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -106,6 +108,31 @@ def test_a_large_fleet_is_served_in_lanes_each_a_task(
     outcome = a_rollout(fleet(8), config)
     assert len(outcome.updated) == 7 and outcome.stopped is None
     assert set(names) == {"wave 1: lane 1 of 1", "wave 2: lane 1 of 2", "wave 2: lane 2 of 2"}
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_ctrl_c_lets_each_lane_end_with_the_device_it_serves(
+    ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending, begun, done = threading.Event(), [], []
+    close = per_device.Queue.close
+    monkeypatch.setattr(per_device, "LARGE", 6)
+    monkeypatch.setattr(per_device.Queue, "close", lambda queue: (close(queue), ending.set()))
+
+    def work(device: Device) -> None:
+        begun.append(device.name)
+        if device.name == "2":
+            ctrl_c()
+        assert ending.wait(60)
+        done.append(device.name)
+
+    @flow
+    def served() -> None:
+        serve_with(fleet(8))("wave 1", fleet(8).devices, work, 2)
+
+    with pytest.raises(KeyboardInterrupt):
+        served()
+    assert sorted(begun) == sorted(done) == ["1", "2"]
 
 
 # ---------------------------------------------------------------- on real devices

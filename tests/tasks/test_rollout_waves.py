@@ -1,10 +1,12 @@
 """The fleet in waves, with devices that only answer: who is visited, when it stops, who is taken back."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy.stats import binom
@@ -13,7 +15,7 @@ from deployments.fleet import Device, Fleet
 from tasks.bounds import share_at_most
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig, waves
 from tasks.rollout.payload import Payload
-from tasks.rollout.waves import in_waves, wave_targets
+from tasks.rollout.waves import in_threads, in_waves, wave_targets
 from tests import rollouts
 
 PIN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
@@ -65,6 +67,36 @@ def run(devices: int, answers: Answers, **config: object) -> FleetOutcome:
     """One device after the other, so that the order of visits is that of the inventory."""
     settings = RolloutConfig.model_validate({"max_parallel": 1, **config})
     return in_waves(fleet(devices), PAYLOAD, settings, answers.bring, answers.take_back)
+
+
+def test_ctrl_c_lets_visits_under_way_end_and_begins_no_other(
+    ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_given, ending, begun, done = threading.Event(), threading.Event(), [], []
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, fn: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
+            future = super().submit(fn, *given, **named)
+            if given[-1].name == "8":
+                all_given.set()
+            return future
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            ending.set()
+            super().shutdown(wait)
+
+    def work(device: Device) -> None:
+        begun.append(device.name)
+        if device.name == "2" and all_given.wait(60):
+            ctrl_c()
+        assert ending.wait(60)
+        done.append(device.name)
+
+    monkeypatch.setattr("tasks.side_by_side.ThreadPoolExecutor", Pool)
+    with pytest.raises(KeyboardInterrupt):
+        in_threads("wave 1", fleet(8).devices, work, 2)
+    assert sorted(begun) == sorted(done) == ["1", "2"]
 
 
 def test_waves_reach_the_canaries_then_growing_shares_then_all() -> None:
