@@ -11,6 +11,7 @@ import pytest
 from tests.waiting import wait_until
 
 _HANGS = """
+import _imp
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     # as where an exception is raised in a destructor: lost, and the command goes on
     signal.signal(one, lambda *_: print("heard", flush=True))
 server = subprocess.Popen(["sleep", "600"])
+_imp.acquire_lock()  # as left behind by an import that was interrupted: no thread can import from now on
 print(server.pid, flush=True)
 while True:
     signal.pause()
