@@ -20,6 +20,7 @@ from tasks.rollout.outcome import DeviceOutcome, OutcomeKind
 from tasks.rollout.payload import Payload
 from tasks.rollout.visit import Hear, measure_updated, return_device, visit
 from tasks.rollout.waves import Bring, Serve, TakeBack, Work, bring_device, in_threads
+from tasks.side_by_side import told
 
 LARGE = 200
 """Devices from which on a task is a lane of them."""
@@ -127,7 +128,8 @@ def _in_lanes(
             running.append(serve_lane.submit(label, number, lanes, queue, work))  # pyright: ignore[reportUnknownMemberType]
         for lane in running:
             lane.result()
-    except BaseException:
+    except BaseException as error:
+        told(error)
         queue.close()
         for lane in running:
             lane.wait()

@@ -112,7 +112,7 @@ def test_a_large_fleet_is_served_in_lanes_each_a_task(
 
 @pytest.mark.usefixtures("prefect_server")
 def test_ctrl_c_lets_each_lane_end_with_the_device_it_serves(
-    ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ending, begun, done = threading.Event(), [], []
     close = per_device.Queue.close
@@ -133,6 +133,7 @@ def test_ctrl_c_lets_each_lane_end_with_the_device_it_serves(
     with pytest.raises(KeyboardInterrupt):
         served()
     assert sorted(begun) == sorted(done) == ["1", "2"]
+    assert caplog.text.count("told to end: the devices under way come to their end first") == 1
 
 
 # ---------------------------------------------------------------- on real devices

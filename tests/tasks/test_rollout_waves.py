@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import flow
 from scipy.stats import binom
 
 from deployments.fleet import Device, Fleet
@@ -69,8 +70,9 @@ def run(devices: int, answers: Answers, **config: object) -> FleetOutcome:
     return in_waves(fleet(devices), PAYLOAD, settings, answers.bring, answers.take_back)
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_ctrl_c_lets_visits_under_way_end_and_begins_no_other(
-    ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     all_given, ending, begun, done = threading.Event(), threading.Event(), [], []
 
@@ -94,9 +96,15 @@ def test_ctrl_c_lets_visits_under_way_end_and_begins_no_other(
         done.append(device.name)
 
     monkeypatch.setattr("tasks.side_by_side.ThreadPoolExecutor", Pool)
-    with pytest.raises(KeyboardInterrupt):
+
+    @flow
+    def served() -> None:
         in_threads("wave 1", fleet(8).devices, work, 2)
+
+    with pytest.raises(KeyboardInterrupt):
+        served()
     assert sorted(begun) == sorted(done) == ["1", "2"]
+    assert caplog.text.count("told to end: the devices under way come to their end first") == 1
 
 
 def test_waves_reach_the_canaries_then_growing_shares_then_all() -> None:
