@@ -21,12 +21,12 @@ def side_by_side(work: Callable[[Device], Result], devices: Sequence[Device], at
         try:
             return [done.result() for done in [pool.submit(copy_context().run, work, one) for one in devices]]
         except BaseException as error:
-            told(error)
+            say_if_told_to_end(error)
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def told(error: BaseException) -> None:
+def say_if_told_to_end(error: BaseException) -> None:
     """Says what is waited for, where the error is that somebody wants the run to end."""
     if not isinstance(error, Exception):
         _log.warning("told to end: the devices under way come to their end first, and no other is begun")

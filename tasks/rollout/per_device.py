@@ -20,7 +20,7 @@ from tasks.rollout.outcome import DeviceOutcome, OutcomeKind
 from tasks.rollout.payload import Payload
 from tasks.rollout.visit import Hear, measure_updated, return_device, visit
 from tasks.rollout.waves import Bring, Serve, TakeBack, Work, bring_device, in_threads
-from tasks.side_by_side import told
+from tasks.side_by_side import say_if_told_to_end
 
 LARGE = 200
 """Devices from which on a task is a lane of them."""
@@ -129,7 +129,7 @@ def _in_lanes(
         for lane in running:
             lane.result()
     except BaseException as error:
-        told(error)
+        say_if_told_to_end(error)
         queue.close()
         for lane in running:
             lane.wait()
