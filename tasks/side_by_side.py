@@ -21,8 +21,8 @@ def side_by_side(work: Callable[[Device], Result], devices: Sequence[Device], at
         try:
             return [done.result() for done in [pool.submit(copy_context().run, work, one) for one in devices]]
         except BaseException as error:
-            say_if_told_to_end(error)
             pool.shutdown(wait=False, cancel_futures=True)
+            say_if_told_to_end(error)
             raise
 
 

@@ -129,8 +129,8 @@ def _in_lanes(
         for lane in running:
             lane.result()
     except BaseException as error:
-        say_if_told_to_end(error)
         queue.close()
+        say_if_told_to_end(error)
         for lane in running:
             lane.wait()
         raise
