@@ -29,6 +29,7 @@ from tasks.rollout.ledger import Ledger
 from tasks.signing import SIGNING_KEY_VARIABLE
 from tests.faults.cases import NEW, NEWER, OLD, Case, Fault
 from tests.faults.found import AGENT_S, BY_HAND, FOUND, MAY_RUN_NONE, nothing
+from tests.processes import pids_with
 from tests.releases import new_store
 from tests.rollouts import roll_out
 from tests.ssh_devices import SshDevice, as_device_runs, fleet_of, make_device, new_key
@@ -271,13 +272,7 @@ class Rig:
 
 def left_on(device: SshDevice) -> list[int]:
     """Processes of the program of a device in which faults happen."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            line = path.read_bytes()
-            if b"injector.py" in line and str(device.folder).encode() in line:
-                found.append(int(path.parent.name))
-    return found
+    return pids_with("injector.py", str(device.folder))
 
 
 def inject(device: SshDevice, faults: Iterable[Fault]) -> None:

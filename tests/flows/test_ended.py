@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tasks.convert.instructions import smallest_model
+from tests.processes import pids_with
 from tests.waiting import wait_until
 
 
@@ -36,7 +36,7 @@ def test_a_run_ends_soon_and_takes_its_server_along(
     assert "Traceback" not in said
     port = re.search(r"temporary server on http://127\.0\.0\.1:(\d+)", said)
     assert port, said
-    assert not _pids("uvicorn", port[1])
+    wait_until(lambda: not pids_with("uvicorn", port[1]))
 
 
 def _running(home: Path) -> tuple[subprocess.Popen[bytes], Path]:
@@ -52,19 +52,8 @@ def _running(home: Path) -> tuple[subprocess.Popen[bytes], Path]:
         process = subprocess.Popen(command, env=environment, stdout=heard, stderr=heard, process_group=0)
     # what times the file is halted: the command waits for it in the midst of its task, and imports nothing,
     # which takes no exception well
-    wait_until(lambda: process.poll() is not None or bool(_pids("trial.py", str(file))), 240)
-    for trial in _pids("trial.py", str(file)):
+    wait_until(lambda: process.poll() is not None or bool(pids_with("trial.py", str(file))), 240)
+    for trial in pids_with("trial.py", str(file)):
         os.kill(trial, signal.SIGSTOP)
     assert process.poll() is None, log.read_text()
     return process, log
-
-
-def _pids(*words: str) -> list[int]:
-    """Processes that have all of the words in their command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # of one that has ended since
-            line = path.read_text(errors="replace")
-            if all(word in line for word in words):
-                found.append(int(path.parent.name))
-    return found

@@ -3,7 +3,6 @@
 import json
 import py_compile
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,11 @@ from storage.errors import InputError
 from storage.registry import Registry
 from tasks.benchmark import BenchmarkConfig
 from tasks.rollout import DeviceOutcome, FleetOutcome, RolloutConfig
+from tests.processes import pids_with
 from tests.releases import new_store
 from tests.rollouts import record, roll_out
 from tests.ssh_devices import SshDevice, StartDevices, fleet_of, new_key
+from tests.waiting import wait_until
 
 QUICK = RolloutConfig(
     connect_timeout_s=60,  # generous: a busy machine must not look like a dead device
@@ -214,16 +215,8 @@ def test_a_model_that_hangs_is_off_the_device_within_its_time_box_and_counts_aga
     config = QUICK.model_copy(update={"command_timeout_s": 5.0})
     result = roll_out(new, Fleet(devices=(spinning,)), config)
     assert result.stopped and f"{new.name} hangs: no end within 5 s" in result.stopped
-    deadline = time.monotonic() + 30  # what served us ends once its session is closed
-    while left_on(ssh_device) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert ssh_device.current == old.name and not left_on(ssh_device)
-
-
-def left_on(device: SshDevice) -> list[str]:
-    """Processes that still do something for this device's root."""
-    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    return [line.decode() for line in lines if str(device.root).encode() in line]
+    wait_until(lambda: not pids_with(str(ssh_device.root)))  # what served us ends once its session is closed
+    assert ssh_device.current == old.name
 
 
 def test_a_device_that_the_program_before_left_is_updated_and_rid_of_it(
