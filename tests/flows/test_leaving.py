@@ -16,26 +16,29 @@ import os
 import signal
 import subprocess
 import sys
-from flows.leaving import leave_in_time
+from flows import cli
 
-leave_in_time(float(sys.argv[1]))
-for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-    # as where an exception is raised in a destructor: lost, and the command goes on
-    signal.signal(one, lambda *_: print("heard", flush=True))
-if sys.argv[2] == "closed":
-    os.close(2)
-if sys.argv[2] == "full":
-    os.set_blocking(2, False)
-    try:
-        while os.write(2, b"." * 512):
-            pass
-    except BlockingIOError:
-        os.set_blocking(2, True)
-server = subprocess.Popen(["sleep", "600"])
-_imp.acquire_lock()  # as left behind by an import that was interrupted: no thread can import from now on
-print(server.pid, flush=True)
-while True:
-    signal.pause()
+def main():
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        # as where an exception is raised in a destructor: lost, and the command goes on
+        signal.signal(one, lambda *_: print("heard", flush=True))
+    if sys.argv[2] == "closed":
+        os.close(2)
+    if sys.argv[2] == "full":
+        os.set_blocking(2, False)
+        try:
+            while os.write(2, b"." * 512):
+                pass
+        except BlockingIOError:
+            os.set_blocking(2, True)
+    server = subprocess.Popen(["sleep", "600"])
+    _imp.acquire_lock()  # as left behind by an import that was interrupted: no thread can import from now on
+    print(server.pid, flush=True)
+    while True:
+        signal.pause()
+
+cli.LEAVES_S, cli.main = float(sys.argv[1]), main
+cli.script()
 """
 
 
